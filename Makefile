@@ -1,0 +1,74 @@
+# Everything goes through here. `make help` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := smollm2-135m
+PROFILE ?= cpu
+# Arguments for pytest: make test ARGS="-k toy"
+ARGS ?=
+
+.PHONY: help env model book test lint types floors pytest doctor run results figures lock clean
+
+help: ## Show this list
+	@echo "Targets:"
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@echo "First time: make book (about half an hour on two cores), then open _build/html/index.html"
+
+book: env model ## Execute the chapters that changed and build _build/html
+	$(BIN)/passgrad book --profile $(PROFILE)
+
+test: env model lint types floors pytest ## All checks: style, types, floors, tests
+
+doctor: env ## Say whether this machine is ready
+	$(BIN)/passgrad doctor
+
+run: env model ## Run one notebook: make run NB=01_toy PROFILE=smoke
+	@test -n "$(NB)" || { echo "name a notebook: make run NB=01_toy PROFILE=smoke" >&2; exit 2; }
+	$(BIN)/passgrad run "$(NB)" --profile $(PROFILE)
+
+results: env model ## Recompute the results that ship in data/results (hours on two cores)
+	$(BIN)/passgrad run notebooks/02_language_exact.py --profile cpu -p recompute=true
+	$(BIN)/passgrad run notebooks/03_language_sampled.py --profile cpu -p recompute=true
+	$(MAKE) figures
+
+figures: env ## Draw the figure of the README from the stored results
+	$(BIN)/python scripts/readme_figure.py
+
+lock: env ## Resolve requirements/requirements.in again into lock.txt
+	$(BIN)/python requirements/make_lock.py
+
+clean: ## Remove all that can be made again, the environment excepted
+	rm -rf _build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+
+# --- parts of the above
+
+env: $(VENV)/.installed ## Make .venv from the lock (again only when the lock changed)
+
+$(VENV)/.installed: requirements/lock.txt pyproject.toml
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not on the path; install it, or name another Python >= 3.11: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing $$(grep -c == requirements/lock.txt) packages from requirements/lock.txt (about two minutes, 3 GB)"
+	$(BIN)/python -m pip install --no-deps --disable-pip-version-check --progress-bar off -r requirements/lock.txt
+	# The build tool is in the lock too, so nothing is fetched behind its back.
+	$(BIN)/python -m pip install --no-deps --disable-pip-version-check --no-build-isolation -e .
+	@touch $@
+
+model: env ## Fetch and check the small language model
+	$(BIN)/passgrad models fetch $(MODEL)
+
+lint: env ## ruff
+	$(BIN)/ruff check .
+
+types: env ## mypy on src
+	$(BIN)/mypy
+
+floors: env ## import-linter: no module imports one of a higher floor
+	$(BIN)/lint-imports
+
+pytest: env model ## The tests alone: make pytest ARGS="-k toy"
+	$(BIN)/python -m pytest $(ARGS)

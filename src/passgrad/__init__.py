@@ -1,0 +1,63 @@
+"""Gradients of pass@k: when ascending pass@k costs pass@1, and what to do about it.
+
+The public names below are imported from their modules when they are first used, so that
+``import passgrad`` loads neither a plotting nor a language-model library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: public name -> the module that defines it
+_HOMES = {
+    "pass_at_k": "passgrad.metrics",
+    "PassAtK": "passgrad.objectives",
+    "conflict": "passgrad.interference",
+    "ascend": "passgrad.training.ascent",
+    "TwoPointBandit": "passgrad.worlds.bandit",
+    "GaussianBandit": "passgrad.worlds.bandit",
+    "TabularSoftmax": "passgrad.worlds.tabular",
+    "LanguageWorld": "passgrad.worlds.language",
+    "load_model": "passgrad.lm.models",
+    "UserError": "passgrad.errors",
+}
+
+__all__ = [
+    "pass_at_k",
+    "PassAtK",
+    "conflict",
+    "ascend",
+    "TwoPointBandit",
+    "GaussianBandit",
+    "TabularSoftmax",
+    "LanguageWorld",
+    "load_model",
+    "UserError",
+    "__version__",
+]
+
+if TYPE_CHECKING:
+    from passgrad.errors import UserError
+    from passgrad.interference import conflict
+    from passgrad.lm.models import load_model
+    from passgrad.metrics import pass_at_k
+    from passgrad.objectives import PassAtK
+    from passgrad.training.ascent import ascend
+    from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
+    from passgrad.worlds.language import LanguageWorld
+    from passgrad.worlds.tabular import TabularSoftmax
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'passgrad' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Causal language models: finding them, sampling from them, scoring and differentiating sequences."""

@@ -1,0 +1,161 @@
+r"""Log-probabilities of target tokens, :math:`\log \pi_\theta(\text{target} \mid \text{prefix})`, for many sequences at once.
+
+Sequences that begin alike are packed into one row: the common prefix stands once, the tails follow
+each other, and a block mask lets a tail see the prefix and itself only. Position ids restart behind the
+prefix in each tail. The values are those of one sequence at a time; the prefix is computed (and
+differentiated) once instead of once a sequence, and logits exist only where a target token is predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from passgrad.errors import UserError
+from passgrad.lm.tokens import TokenizedPrompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Attention over a packed row costs the square of its length although most of it is masked. On SmolLM2-135M the
+# square is a sixth of the matrix products at 512 tokens and a third at 1,000, so rows stay short.
+DEFAULT_TOKEN_BUDGET = 512
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One row of tokens holding several sequences.
+
+    ``input_ids``, ``position_ids``: (1, L). ``visible``: (1, 1, L, L) bool, query sees key, or None for a plain causal row.
+    ``predictors``: (T,) positions whose logits predict the target tokens ``targets`` (T,), which belong to
+    sequence ``owners`` (T,), an index into ``members``. ``members``: places of the sequences in the caller's list.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    visible: Tensor
+    predictors: Tensor
+    targets: Tensor
+    owners: Tensor
+    members: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.input_ids.shape[1]
+
+
+def pack(prompts: Sequence[TokenizedPrompt], *, token_budget: int = DEFAULT_TOKEN_BUDGET) -> list[Packed]:
+    """Rows of at most ``token_budget`` tokens (a single longer sequence gets a row of its own).
+
+    Sequences are grouped by their prefix up to the last common token of a group; see :func:`share_prefixes`.
+
+    :raises UserError: If ``prompts`` is empty or the budget is not positive.
+    """
+    if not prompts:
+        raise UserError("no prompts to score; give at least one")
+    if token_budget < 1:
+        raise UserError(f"token_budget is {token_budget}; give a positive number of tokens a row")
+    rows = []
+    for shared, members in share_prefixes(prompts):
+        room: list[int] = []
+        used = shared
+        for member in members:
+            tail = len(prompts[member].prefix) - shared + len(prompts[member].target) - 1
+            if room and used + tail > token_budget:
+                rows.append(_pack_row(prompts, room, shared))
+                room, used = [], shared
+            room.append(member)
+            used += tail
+        rows.append(_pack_row(prompts, room, shared))
+    return rows
+
+
+def share_prefixes(prompts: Sequence[TokenizedPrompt]) -> list[tuple[int, list[int]]]:
+    """Partition into groups with a long common prefix: (its length in tokens, places of the members).
+
+    In sorted order neighbours share most. A prompt joins the running group when at least half of its prefix is the
+    group's, and when that saves no fewer tokens than the others lose by the shorter common prefix.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: prompts[i].prefix)
+    groups: list[tuple[int, list[int]]] = []
+    for i in order:
+        prefix = prompts[i].prefix
+        if groups:
+            shared, members = groups[-1]
+            common = _common_length(prompts[members[-1]].prefix, prefix, limit=shared)
+            if 2 * common >= len(prefix) and common >= (shared - common) * (len(members) - 1):
+                groups[-1] = (common, [*members, i])
+                continue
+        groups.append((len(prefix), [i]))
+    return groups
+
+
+def _common_length(a: Sequence[int], b: Sequence[int], *, limit: int) -> int:
+    n = min(len(a), len(b), limit)
+    return next((i for i in range(n) if a[i] != b[i]), n)
+
+
+def _pack_row(prompts: Sequence[TokenizedPrompt], members: Sequence[int], shared: int) -> Packed:
+    ids = list(prompts[members[0]].prefix[:shared])
+    positions = list(range(shared))
+    blocks = [-1] * shared
+    predictors: list[int] = []
+    targets: list[int] = []
+    owners: list[int] = []
+    for owner, member in enumerate(members):
+        prompt = prompts[member]
+        # The last target token is predicted but never read, so it is left out of the row.
+        tail = prompt.prefix[shared:] + prompt.target[:-1]
+        first = len(ids) + len(prompt.prefix) - shared - 1
+        # Without question tokens of its own, a sequence's first target is predicted by the last shared token.
+        where = [first if len(prompt.prefix) > shared else shared - 1]
+        where += range(first + 1, first + len(prompt.target))
+        predictors += where
+        targets += prompt.target
+        owners += [owner] * len(prompt.target)
+        ids += tail
+        positions += range(shared, shared + len(tail))
+        blocks += [owner] * len(tail)
+    block = torch.tensor(blocks)
+    causal = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+    visible = causal & ((block[None, :] == -1) | (block[None, :] == block[:, None]))
+    return Packed(
+        input_ids=torch.tensor([ids]),
+        position_ids=torch.tensor([positions]),
+        visible=visible[None, None],
+        predictors=torch.tensor(predictors),
+        targets=torch.tensor(targets),
+        owners=torch.tensor(owners),
+        members=tuple(members),
+    )
+
+
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a query may look, the dtype's most negative number elsewhere (finite, so that gradients stay finite)."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)
+
+
+def packed_logprobs(model: PreTrainedModel, row: Packed, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Log-probability of each member's target given its prefix: (number of members,), differentiable in ``parameters``.
+
+    :param parameters: Named tensors to use in place of the model's own (tied weights follow their owner).
+    """
+    device = model.device
+    inputs = {
+        "input_ids": row.input_ids.to(device),
+        "position_ids": row.position_ids.to(device),
+        "attention_mask": additive_mask(row.visible.to(device), model.dtype),
+        "logits_to_keep": row.predictors.to(device),
+        "use_cache": False,
+    }
+    if parameters is None:
+        logits = model(**inputs).logits[0]
+    else:
+        logits = torch.func.functional_call(model, dict(parameters), args=(), kwargs=inputs).logits[0]
+    chosen = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1).gather(-1, row.targets.to(device)[:, None])[:, 0]
+    totals = torch.zeros(len(row.members), dtype=chosen.dtype, device=device)
+    return totals.index_add(0, row.owners.to(device), chosen)

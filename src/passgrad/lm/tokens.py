@@ -1,0 +1,110 @@
+"""Text to tokens, with the boundaries kept: which tokens are prompt, which answer, which stop.
+
+The success rate of a prompt with one accepted answer string is the probability of one token sequence.
+That is true only when the tokens of the answer are the same whether the text is read in one go or
+generated after the prompt; this module checks it and refuses a prompt for which it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from passgrad.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """One prompt as token ids: ``prefix`` is given, ``target`` is what a success generates.
+
+    ``target`` is the answer followed by the stop token(s); the success rate of the prompt is
+    the product of the conditional probabilities of its entries.
+    """
+
+    prefix: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of ``text`` as the start of a sequence: begin token where the tokenizer has one, no end token."""
+    ids = list(tokenizer(text)["input_ids"])
+    if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token or "\0"):
+        ids.pop()
+    return ids
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, stop: str) -> tuple[int, ...]:
+    """Token ids of the stop string on its own.
+
+    :raises UserError: If ``stop`` is empty.
+    """
+    if not stop:
+        raise UserError("stop is empty; name the string that ends an answer, for example stop='\\n'")
+    return tuple(tokenizer(stop, add_special_tokens=False)["input_ids"])
+
+
+def tokenize_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    context: str,
+    question: str,
+    answer: str,
+    *,
+    stop: str,
+    name: str,
+) -> TokenizedPrompt:
+    """Tokens of ``context + question`` (given) and of ``answer + stop`` (to be generated).
+
+    :param name: How an error refers to the prompt.
+    :raises UserError: If the answer is empty, if its tokens merge with the question's last token or with
+        the stop, or if a stop inside ``context + question`` is not the token that ends the answer. In each
+        case the success rate would be near zero for a reason that has nothing to do with the model.
+    """
+    if not answer:
+        raise UserError(f"{name}: the answer is empty; give the one accepted answer string")
+    if stop in answer:
+        raise UserError(f"{name}: the answer {answer!r} contains the stop {stop!r}; use an answer without it")
+    wanted = stop_ids(tokenizer, stop)
+    prefix = encode(tokenizer, context + question)
+    if not prefix:
+        raise UserError(f"{name}: context and question are empty; a language model needs at least one token to start from")
+    with_answer = encode(tokenizer, context + question + answer)
+    whole = encode(tokenizer, context + question + answer + stop)
+    if with_answer[: len(prefix)] != prefix or len(with_answer) == len(prefix):
+        raise UserError(
+            f"{name}: the answer {answer!r} merges with the end of the question {question[-12:]!r} in this tokenizer; "
+            "end the question (or start the answer) where a token ends, for example with '=' and no space"
+        )
+    if whole[: len(with_answer)] != with_answer or tuple(whole[len(with_answer) :]) != wanted:
+        raise UserError(
+            f"{name}: the stop {stop!r} merges with the answer {answer!r} in this tokenizer; "
+            "choose a stop that stays a token of its own"
+        )
+    _check_stops_inside(tokenizer, context + question, stop=stop, wanted=wanted, name=name)
+    return TokenizedPrompt(tuple(prefix), tuple(whole[len(prefix) :]))
+
+
+def _check_stops_inside(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, stop: str, wanted: Sequence[int], name: str
+) -> None:
+    """Every ``stop`` inside the given text must be the token(s) that also end the answer."""
+    if stop not in text:
+        return
+    if not tokenizer.is_fast:
+        raise UserError(f"{name}: this tokenizer gives no character offsets; load the model with a fast tokenizer")
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    ids, spans = encoded["input_ids"], encoded["offset_mapping"]
+    start = text.find(stop)
+    while start >= 0:
+        end = start + len(stop)
+        covering = [token for token, (a, b) in zip(ids, spans, strict=True) if a < end and b > start]
+        if tuple(covering) != tuple(wanted):
+            pieces = tokenizer.convert_ids_to_tokens(covering)
+            raise UserError(
+                f"{name}: the stop {stop!r} at character {start} of the prompt is tokenised as {pieces}, not as the token "
+                "that ends the answer, so the examples teach another stop; change the text around it"
+            )
+        start = text.find(stop, end)

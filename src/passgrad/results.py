@@ -1,0 +1,345 @@
+"""Results that are kept: tables with the circumstances that they were made in.
+
+One result is one JSON record and one parquet file a table. Results that ship with the project lie
+in ``data/results/<experiment>/<profile>/``; results that were recomputed here lie in
+``_build/results``. ``data/manifest.json`` holds the hash of every file that ships.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from passgrad import paths, provenance
+from passgrad.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: version of the layout of a record
+SCHEMA = 1
+
+#: names the profile that a notebook runs in, set by :func:`passgrad.notebooks.run_notebook`
+PROFILE_VARIABLE = "PASSGRAD_PROFILE"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Tables and the record of how they were made.
+
+    ``origin`` is "stored" for a result that ships with the project and "computed" for one made
+    here.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    record: dict[str, Any]
+    origin: Literal["stored", "computed"]
+
+    def __getitem__(self, table: str) -> pd.DataFrame:
+        """A table by its name."""
+        if table not in self.tables:
+            raise UserError(
+                f"no table {table!r} in this result; it has: {', '.join(sorted(self.tables))}"
+            )
+        return self.tables[table]
+
+    def _repr_markdown_(self) -> str:
+        entry = self.record
+        cpu = entry["cpu"]
+        where = {
+            "stored": "read from the results that ship with the project",
+            "computed": "computed here, since no stored result fits the code and the parameters",
+        }[self.origin]
+        if entry.get("asked"):
+            where = "computed here, as asked"
+        device = entry.get("gpu") or f"{cpu['model']}, {cpu['cores']} cores"
+        model = f", model `{entry['model_sha256'][:12]}`" if entry.get("model_sha256") else ""
+        return (
+            f"*Result `{entry['experiment']}/{entry['name']}` ({entry['profile']} profile): "
+            f"{where}. "
+            f"Made on {entry['time'][:10]} in {_duration(entry['wall_seconds'])} on {device}; "
+            f"code `{entry['digest'][:12]}`{model}.*"
+        )
+
+    def _repr_html_(self) -> None:
+        return None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min"
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON reads it back, so that parameters can be compared (tuples become lists)."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"a result's parameters must be plain JSON values, got {value!r}: {error}"
+        ) from None
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that its name never stands for half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+# --- the manifest ---------------------------------------------------------------------------------
+
+
+def manifest_path() -> Path:
+    """File with the hash and the size of every result that ships with the project."""
+    return paths.results().parent / "manifest.json"
+
+
+def manifest() -> dict[str, dict[str, Any]]:
+    """Path relative to ``data/`` -> {"sha256", "bytes"}; empty when nothing is kept yet."""
+    path = manifest_path()
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return dict(content["files"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"data/manifest.json cannot be read ({error}); restore it with git"
+        ) from None
+
+
+def _update_manifest(changed: Mapping[str, bytes], removed: Sequence[str] = ()) -> None:
+    files = manifest()
+    for name in removed:
+        files.pop(name, None)
+    for name, content in changed.items():
+        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    write_atomic(manifest_path(), _json_bytes({"schema": SCHEMA, "files": files}))
+
+
+def verify() -> list[str]:
+    """What is wrong with the results that ship: one line a fault, empty when all files are as
+    recorded.
+    """
+    base = manifest_path().parent
+    listed = manifest()
+    problems = []
+    for name, entry in listed.items():
+        path = base / name
+        if not path.is_file():
+            problems.append(f"data/{name} is missing: restore it with git, or run make results")
+        elif provenance.file_sha256(path) != entry["sha256"]:
+            problems.append(
+                f"data/{name} was changed by hand: restore it with git, or run make results"
+            )
+    if paths.results().is_dir():
+        for path in sorted(paths.results().rglob("*")):
+            name = path.relative_to(base).as_posix()
+            if path.is_file() and name not in listed:
+                problems.append(
+                    f"data/{name} is not in data/manifest.json: remove it, or run make results"
+                )
+    return problems
+
+
+# --- one result -----------------------------------------------------------------------------------
+
+
+def _locate(base: Path, experiment: str, profile: str, name: str) -> Path:
+    for part in (experiment, profile, name):
+        if not part or "/" in part or part.startswith("."):
+            raise UserError(f"{part!r} cannot name a result: use letters, digits, - and _")
+    return base / experiment / profile / f"{name}.json"
+
+
+def _read_record(path: Path, *, expected: str | None) -> dict[str, Any]:
+    content = path.read_bytes()
+    where = paths.relative(path)
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise UserError(
+            f"{where} was changed by hand: restore it with git, or recompute it (make results)"
+        )
+    try:
+        entry = json.loads(content)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{where} is not JSON (line {error.lineno}); recompute it (make results)"
+        ) from None
+    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
+        raise UserError(
+            f"{where} has another layout than this version reads; recompute it (make results)"
+        )
+    return entry
+
+
+def _read_tables(path: Path, entry: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    import pandas as pd
+
+    tables = {}
+    for table, facts in entry["tables"].items():
+        file = path.with_name(facts["file"])
+        where = paths.relative(file)
+        if not file.is_file():
+            raise UserError(
+                f"{where} is missing: restore it with git, or recompute it (make results)"
+            )
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+            raise UserError(
+                f"{where} was changed by hand: restore it with git, or recompute it (make results)"
+            )
+        tables[table] = pd.read_parquet(io.BytesIO(content))
+    return tables
+
+
+def _fits(entry: Mapping[str, Any], digest: str, parameters: Any, model_sha256: str | None) -> bool:
+    return (
+        entry["digest"] == digest
+        and entry["parameters"] == parameters
+        and entry.get("model_sha256") == model_sha256
+    )
+
+
+def _write(path: Path, entry: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> None:
+    files: dict[str, bytes] = {}
+    entry["tables"] = {}
+    for table, frame in tables.items():
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False, compression="zstd")
+        file = f"{path.stem}.{table}.parquet"
+        files[file] = buffer.getvalue()
+        entry["tables"][table] = {
+            "file": file,
+            "rows": len(frame),
+            "bytes": len(files[file]),
+            "sha256": hashlib.sha256(files[file]).hexdigest(),
+        }
+    old = (
+        {p.name for p in path.parent.glob(f"{path.stem}.*.parquet")}
+        if path.parent.is_dir()
+        else set()
+    )
+    for file, content in files.items():
+        write_atomic(path.with_name(file), content)
+    # The record comes last: it is what makes the tables a result.
+    files[path.name] = _json_bytes(entry)
+    write_atomic(path, files[path.name])
+    for file in old - files.keys():
+        path.with_name(file).unlink()
+    data = manifest_path().parent
+    if path.is_relative_to(data):
+        folder = path.parent.relative_to(data).as_posix()
+        _update_manifest(
+            {f"{folder}/{file}": content for file, content in files.items()},
+            removed=[f"{folder}/{file}" for file in old - files.keys()],
+        )
+
+
+def load(experiment: str, name: str, *, profile: str = "cpu") -> Result:
+    """A result that ships with the project, whatever the code is now; its files are checked by
+    their hashes.
+    """
+    path = _locate(paths.results(), experiment, profile, name)
+    if not path.is_file():
+        raise UserError(
+            f"no stored result {experiment}/{name} of the {profile} profile; run make results"
+        )
+    expected = manifest().get(path.relative_to(manifest_path().parent).as_posix(), {}).get("sha256")
+    entry = _read_record(path, expected=expected)
+    return Result(_read_tables(path, entry), entry, "stored")
+
+
+def cached(
+    experiment: str,
+    name: str,
+    *,
+    parameters: Mapping[str, Any],
+    modules: Sequence[str],
+    compute: Callable[[], Mapping[str, pd.DataFrame]],
+    profile: str | None = None,
+    seed: int | None = None,
+    recompute: bool = False,
+    model_sha256: str | None = None,
+) -> Result:
+    """The stored result when it still fits, the computed one otherwise.
+
+    Parameters
+    ----------
+    experiment, name
+        Where the result is kept: ``data/results/<experiment>/<profile>/<name>.json``.
+    parameters
+        All that ``compute`` depends on beside the code and the model; plain JSON values.
+    modules
+        Modules of the package that ``compute`` calls. Their digest, and that of all they import,
+        must be the one in the record.
+    compute
+        Called without arguments when no stored result fits; returns the tables by their names.
+    profile
+        The profile of the run; by default the one that the notebook runs in, "cpu" outside one.
+    recompute
+        Compute in any case, and replace the result that ships with the project.
+    model_sha256
+        Identity of the model's weights, when a model is used.
+
+    Returns
+    -------
+    Result
+        ``origin`` says where it came from. A result computed here is kept in ``_build/results``, so
+        the next run reads it.
+
+    Raises
+    ------
+    UserError
+        When a stored file was edited by hand or is missing, and when parameters are not plain
+        values.
+    """
+    profile = profile or os.environ.get(PROFILE_VARIABLE) or "cpu"
+    plain = _plain(parameters)
+    digest = provenance.digest(modules)
+    if not recompute:
+        files = manifest()
+        for base, origin in ((paths.results(), "stored"), (paths.local_results(), "computed")):
+            path = _locate(base, experiment, profile, name)
+            if not path.is_file():
+                continue
+            key = path.relative_to(manifest_path().parent).as_posix() if origin == "stored" else ""
+            try:
+                entry = _read_record(path, expected=files.get(key, {}).get("sha256"))
+                if _fits(entry, digest, plain, model_sha256):
+                    return Result(_read_tables(path, entry), entry, origin)  # type: ignore[arg-type]
+            except UserError:
+                # What ships must be sound. What was made here can simply be made again.
+                if origin == "stored":
+                    raise
+    # Taken before the computation: it describes the code that runs now.
+    entry = provenance.record(seed=seed, modules=modules, model_sha256=model_sha256)
+    start = time.perf_counter()
+    tables = dict(compute())
+    entry |= {
+        "schema": SCHEMA,
+        "experiment": experiment,
+        "name": name,
+        "profile": profile,
+        "parameters": plain,
+        "wall_seconds": round(time.perf_counter() - start, 3),
+    }
+    base = paths.results() if recompute else paths.local_results()
+    _write(_locate(base, experiment, profile, name), entry, tables)
+    return Result(tables, entry | {"asked": recompute}, "computed")

@@ -1,0 +1,1 @@
+"""Prompts with a verifier: what a policy is asked, and what counts as a success."""

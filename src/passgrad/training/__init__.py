@@ -1,0 +1,1 @@
+"""Ascent on objectives of the success rates."""

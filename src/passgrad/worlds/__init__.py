@@ -1,0 +1,1 @@
+"""Worlds: success rates of a policy on its prompts, and their gradients."""

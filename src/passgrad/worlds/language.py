@@ -1,0 +1,192 @@
+r"""A causal language model on prompts with one accepted answer: success rates without sampling.
+
+.. math:: p_\theta(x) = \pi_\theta(\text{answer} \cdot \text{stop} \mid \text{context} \cdot \text{question})
+
+is a product of a few conditional probabilities, so it and its gradient in all weights are exact up to the
+arithmetic of the model. That gives every estimate from samples a truth to be held against, on a real model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from passgrad.errors import UserError
+from passgrad.lm.directional import forward_mode
+from passgrad.lm.gram import blockwise_gram
+from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, pack, packed_logprobs
+from passgrad.lm.parameters import ParameterLayout
+from passgrad.lm.tokens import tokenize_prompt
+from passgrad.objectives import Objective
+from passgrad.tasks.base import Prompt, as_prompts
+from passgrad.worlds.base import World
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class LanguageWorld(World):
+    """All weights of a causal language model, with the exact success rate of each prompt.
+
+    ``theta`` is the flat vector of the model's parameters in the order of ``model.named_parameters()`` (a tied
+    matrix stands once); None means the weights that the model holds now. The model itself is never changed, except
+    that it is put in evaluation mode, since dropout would make the success rates random.
+
+    :param model: Any causal LM of transformers that takes a four-dimensional attention mask.
+    :param prompts: :class:`~passgrad.tasks.base.Prompt` objects or (context, question, answer) triples. Prompts with
+        the same context share its computation.
+    :param stop: What ends an answer; part of the event.
+    :param masses: The prompt law D, (N,); uniform by default.
+    :param token_budget: Tokens a packed row; more is fewer rows and more memory.
+    :param packed: False scores one prompt at a time, for architectures that do not honour the mask.
+    :param memory_gib: What :meth:`kernel` may hold at once, in GiB.
+    :raises UserError: For no prompts, a prompt whose tokens merge at a boundary (named), bad masses, or a model that
+        gives other values packed than alone.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Iterable[Prompt | Sequence[str]],
+        *,
+        stop: str = "\n",
+        masses: Sequence[float] | Tensor | None = None,
+        token_budget: int = DEFAULT_TOKEN_BUDGET,
+        packed: bool = True,
+        memory_gib: float = 6.0,
+    ) -> None:
+        self.model = model.eval()
+        self.prompts = as_prompts(prompts)
+        self.groups = tuple(prompt.group for prompt in self.prompts)
+        self.tokenized = [
+            tokenize_prompt(tokenizer, x.context, x.question, x.answer, stop=stop, name=f"prompt {x.id!r}")
+            for x in self.prompts
+        ]
+        self.masses = _prompt_law(masses, len(self.prompts))
+        self.layout = ParameterLayout(model)
+        self.num_parameters = self.layout.num_parameters
+        self.dtype = self.layout.dtype
+        self.memory_gib = memory_gib
+        self._alone = [pack([one])[0] for one in self.tokenized]
+        self.rows = pack(self.tokenized, token_budget=token_budget) if packed else self._own_rows()
+        if packed:
+            self._check_packing()
+
+    def own_parameters(self) -> Tensor:
+        return self.layout.flatten(self.model)
+
+    @torch.no_grad()
+    def success(self, theta: Tensor | Sequence[float] | None = None) -> Tensor:
+        return self.log_success(theta).exp()
+
+    @torch.no_grad()
+    def log_success(self, theta: Tensor | Sequence[float] | None = None) -> Tensor:
+        """log p(x): (N,), float64; finite where p itself would round to zero."""
+        named = None if theta is None else self.layout.views(self.parameters(theta))
+        result = torch.empty(self.num_prompts, dtype=torch.float64)
+        for row in self.rows:
+            result[list(row.members)] = packed_logprobs(self.model, row, named).double().cpu()
+        return result
+
+    def vjp(self, theta: Tensor | Sequence[float] | None, weights: Tensor) -> tuple[Tensor, Tensor]:
+        weights = torch.as_tensor(weights, dtype=torch.float64)
+        return self._backward(theta, lambda p, members: weights[:, members], len(weights))
+
+    def objective_gradient(
+        self, theta: Tensor | Sequence[float] | None, objective: Objective
+    ) -> tuple[Tensor, Tensor]:
+        # A prompt's weight depends on its own success rate only, so one pass over the rows is enough.
+        def weigh(p: Tensor, members: list[int]) -> Tensor:
+            return (self.masses[members] * objective.weight(p))[None]
+
+        p, rows = self._backward(theta, weigh, 1)
+        return p, rows[0]
+
+    def jvp(self, theta: Tensor | Sequence[float] | None, directions: Tensor) -> Tensor:
+        named = self.layout.views(self.parameters(theta))
+        result = torch.empty(len(directions), self.num_prompts, dtype=torch.float64)
+        with _eager_attention(self.model):
+            for m, direction in enumerate(directions):
+                tangents = self.layout.views(direction)
+                for row in self.rows:
+                    value, slope = forward_mode(
+                        lambda parameters, row=row: packed_logprobs(self.model, row, parameters), named, tangents
+                    )
+                    # d p = p d log p; the exponential is taken in float64.
+                    result[m, list(row.members)] = (value.double().exp() * slope.double()).cpu()
+        return result
+
+    def kernel(self, theta: Tensor | Sequence[float] | None = None) -> Tensor:
+        def success(place: int, parameters: dict[str, Tensor]) -> Tensor:
+            return packed_logprobs(self.model, self._alone[place], parameters).double().exp()[0]
+
+        named = self.layout.views(self.parameters(theta))
+        return blockwise_gram(success, self.num_prompts, named, memory_gib=self.memory_gib)
+
+    def _backward(self, theta, weigh, num_rows: int) -> tuple[Tensor, Tensor]:
+        """p, and the rows sum_x weigh(p)[k, x] grad p(x), one forward pass for all of them."""
+        theta = self.parameters(theta)
+        leaves = self.layout.leaves(theta)
+        gradients = torch.zeros(num_rows, self.num_parameters, dtype=self.dtype, device=theta.device)
+        slots = [self.layout.views(gradient) for gradient in gradients]
+        result = torch.empty(self.num_prompts, dtype=torch.float64)
+        for row in self.rows:
+            members = list(row.members)
+            p = packed_logprobs(self.model, row, leaves).double().exp()
+            result[members] = p.detach().cpu()
+            weights = weigh(result[members], members).to(p.device)
+            for k, slot in enumerate(slots):
+                if not weights[k].any():
+                    continue
+                parts = torch.autograd.grad(
+                    weights[k] @ p, list(leaves.values()), retain_graph=k < num_rows - 1
+                )
+                for place, part in zip(slot.values(), parts, strict=True):
+                    place += part
+        return result, gradients
+
+    def _own_rows(self) -> list[Packed]:
+        return [
+            Packed(row.input_ids, row.position_ids, row.visible, row.predictors, row.targets, row.owners, (place,))
+            for place, row in enumerate(self._alone)
+        ]
+
+    @torch.no_grad()
+    def _check_packing(self) -> None:
+        """Some architectures ignore a mask or position ids; their packed values are wrong, silently."""
+        row = max(self.rows, key=lambda row: len(row.members))
+        if len(row.members) == 1:
+            return
+        last = len(row.members) - 1
+        together = packed_logprobs(self.model, row)[last]
+        alone = packed_logprobs(self.model, self._alone[row.members[last]])[0]
+        if not torch.isclose(together, alone, atol=1e-3 if self.dtype.itemsize >= 4 else 5e-2, rtol=0):
+            raise UserError(
+                f"{type(self.model).__name__} gives log p = {together:.4f} packed and {alone:.4f} alone: it does not honour "
+                "a block mask; pass packed=False"
+            )
+
+
+def _prompt_law(masses: Sequence[float] | Tensor | None, num_prompts: int) -> Tensor:
+    if masses is None:
+        return torch.full((num_prompts,), 1 / num_prompts, dtype=torch.float64)
+    law = torch.as_tensor(masses, dtype=torch.float64)
+    if law.shape != (num_prompts,) or not (law >= 0).all() or not torch.isclose(law.sum(), law.new_tensor(1.0)):
+        raise UserError(f"masses must be {num_prompts} non-negative numbers that sum to one")
+    return law
+
+
+@contextmanager
+def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Forward mode needs attention written in plain operations: the fused kernels have no forward derivative."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

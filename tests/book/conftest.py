@@ -1,0 +1,116 @@
+"""A small book for the tests.
+
+The project's configuration, prose and extensions, the first chapter in the smoke profile, and a
+page that stands in for each of the others.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LINKED = ("_config.yml", "_toc.yml", "book", "data", "pyproject.toml", "requirements", "src")
+
+
+def chapters():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    pages = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    return [page for page in pages if page.startswith("notebooks/")]
+
+
+def label_of(source):
+    """The label above the title of a chapter, so that references to it are found."""
+    line = next(line for line in source.read_text().splitlines() if line.startswith("# (sec-"))
+    return line.removeprefix("# ")
+
+
+class Book:
+    def __init__(self, root):
+        self.root = root
+        self.html = root / "_build" / "html"
+
+    def build(self):
+        """Build as `make book` does; gives the output of both streams."""
+        environment = {**os.environ, "PASSGRAD_ROOT": str(self.root), "NO_COLOR": "1"}
+        environment.pop("PASSGRAD_PROFILE", None)
+        return subprocess.run(
+            [sys.executable, "-m", "passgrad.cli", "book", "--profile", "smoke"],
+            env=environment, cwd=self.root, text=True, timeout=600,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
+#: a chapter that runs in a second, for tests that build several times
+TINY = """\
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# {label}
+# # A page that stands in
+#
+# {cites}
+
+# %%
+1 + 1
+"""
+
+
+def cited(path):
+    found = set()
+    for keys in re.findall(r"\{cite(?::[a-z]+)?\}`([^`]+)`", path.read_text()):
+        found |= {key.strip() for key in keys.split(",")}
+    return found
+
+
+def stand_in(page):
+    """Label and citations of a chapter, so that the other pages find what they refer to."""
+    source = ROOT / f"{page}.py"
+    keys = sorted(cited(source)) if source.is_file() else []
+    label = label_of(source) if source.is_file() else ""
+    return label, " ".join(f"{{cite}}`{key}`" for key in keys)
+
+
+def make(folder, *, tiny=False):
+    (folder / "notebooks" / "profiles").mkdir(parents=True)
+    for name in LINKED:
+        if (ROOT / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    first, *others = chapters()
+    if tiny:
+        label, cites = stand_in(first)
+        (folder / f"{first}.py").write_text(TINY.format(label=label, cites=cites))
+        for profile in ("smoke", "cpu"):
+            (folder / "notebooks" / "profiles" / f"{profile}.yml").write_text("")
+    else:
+        shutil.copy(ROOT / f"{first}.py", folder / f"{first}.py")
+        for profile in (ROOT / "notebooks" / "profiles").glob("*.yml"):
+            shutil.copy(profile, folder / "notebooks" / "profiles")
+    for page in others:
+        label, cites = stand_in(page)
+        (folder / f"{page}.md").write_text(f"{label}\n# A page that stands in\n\n{cites}\n")
+    return Book(folder)
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    made = make(tmp_path_factory.mktemp("book") / "checkout")
+    made.first = made.build()
+    return made
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The same book with a first chapter that takes a second; not built yet."""
+    return make(tmp_path / "checkout", tiny=True)

@@ -1,0 +1,137 @@
+import sys
+import types
+
+import pytest
+
+from passgrad import cli
+from passgrad.errors import UserError
+
+
+@pytest.fixture
+def call(capsys):
+    """Run the command line; gives status, standard output and standard error."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def models(monkeypatch):
+    """A stand-in for the models: one is present, one is damaged, one is not known."""
+    module = types.ModuleType("passgrad.lm.models")
+
+    def known(name):
+        if name not in ("small", "broken"):
+            raise UserError(f"no model {name!r}; known models: broken, small")
+
+    def check(name):
+        known(name)
+        return ["model.safetensors has another hash"] if name == "broken" else []
+
+    module.MODELS = {"small": object(), "broken": object()}
+    module.fetch = lambda name, progress=True: known(name)
+    module.check = check
+    module.is_fetched = lambda name: name == "small"
+    monkeypatch.setitem(sys.modules, "passgrad.lm.models", module)
+    import passgrad.lm
+
+    monkeypatch.setattr(passgrad.lm, "models", module, raising=False)
+
+
+@pytest.mark.quick
+def test_version(call):
+    import passgrad
+
+    assert call("--version") == (0, f"passgrad {passgrad.__version__}\n", "")
+
+
+def test_help_teaches(call):
+    status, out, _ = call("--help")
+    assert status == 0
+    for word in ("models", "run", "book", "doctor", "make book"):
+        assert word in " ".join(out.split())
+    status, out, _ = call("run", "--help")
+    assert status == 0
+    for word in ("Example:", "--profile", "NAME=VALUE", "smoke", "failed.ipynb"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["frobnicate"], 2, "passgrad: No such command 'frobnicate'; see passgrad --help"),
+        (["models", "x"], 2, "passgrad: No such command 'x'; see passgrad models --help"),
+        (["run"], 2, "passgrad: Missing argument"),
+        (["run", "01_toy", "--speed", "9"], 2, "passgrad: No such option"),
+        (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/01_toy.py"),
+        (["run", "01_toy", "--profile", "huge"], 1, "passgrad: no profile 'huge'; known profiles:"),
+        (["run", "01_toy", "-p", "kk=3"], 1, "passgrad: unknown parameter 'kk' of 01_toy.py;"),
+        (["run", "01_toy", "-p", "k"], 1, "passgrad: -p 'k' is not NAME=VALUE; known"),
+        (["run", "01_toy", "-p", "k=x"], 1, "passgrad: the parameter k is int (default 10), got"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(call, arguments, status, message):
+    code, out, err = call(*arguments)
+    assert code == status
+    assert out == ""
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_no_arguments_shows_the_help(call):
+    status, out, err = call()
+    assert status == 2
+    assert out.startswith("Usage: passgrad")
+    assert err == ""
+
+
+def test_parameters_are_listed(call):
+    status, out, _ = call("run", "01_toy", "--parameters", "-p", "k=7")
+    assert status == 0
+    assert "\nk = 7  # int: " in out
+
+
+def test_models(call, models):
+    status, out, _ = call("models", "list")
+    assert status == 0
+    assert out.splitlines()[0].split() == ["small", "in", "the", "cache"]
+    assert out.splitlines()[1].split() == ["broken", "not", "fetched"]
+    assert call("models", "fetch", "small") == (0, "small: present and intact\n", "")
+    assert call("models", "check", "small")[0] == 0
+    status, out, err = call("models", "check", "broken")
+    assert status == 1
+    assert "[fail] model.safetensors has another hash" in out
+    assert err == "passgrad: broken is not in order; run passgrad models fetch broken\n"
+    status, _, err = call("models", "fetch", "nothing")
+    assert (status, err) == (1, "passgrad: no model 'nothing'; known models: broken, small\n")
+
+
+def test_doctor_exits_with_one_on_a_failure(call, monkeypatch):
+    from passgrad import doctor
+
+    good = doctor.Check("python", True, "3.11")
+    bad = doctor.Check("model", False, "not in the cache", "fetch it")
+    monkeypatch.setattr(doctor, "checks", lambda: [good])
+    status, out, _ = call("doctor")
+    assert status == 0
+    assert out.startswith("[ok]   python")
+    monkeypatch.setattr(doctor, "checks", lambda: [good, bad])
+    status, out, _ = call("doctor")
+    assert status == 1
+    assert "[fail] model            not in the cache: fetch it" in out
+
+
+def test_a_fault_of_the_package_is_not_hidden(monkeypatch):
+    from passgrad import doctor
+
+    def fail():
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(doctor, "checks", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["doctor"])
