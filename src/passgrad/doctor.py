@@ -171,12 +171,17 @@ def _model() -> Check:
 
 def _vllm() -> Check:
     name = "vllm"
-    if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
-        return Check(name, True, "not for this platform: rollouts use transformers")
-    if "avx2" not in provenance.cpu()["flags"] and not shutil.which("nvidia-smi"):
-        return Check(name, True, "the processor has no AVX2: rollouts use transformers")
-    if provenance.version_of("vllm") is None:
-        return Check(name, False, "not installed", "run make env")
+    try:
+        from passgrad.lm.sampling import VLLM_MISSING, vllm_problem
+    except ImportError as error:
+        return Check(
+            name, False, f"the language-model part does not import: {error}", "run make env"
+        )
+    problem = vllm_problem()
+    if problem == VLLM_MISSING:
+        return Check(name, False, problem, "run make env")
+    if problem is not None:
+        return Check(name, True, f"{problem}: rollouts use transformers")
     # In a process of its own: vLLM patches libraries when it is imported.
     try:
         done = subprocess.run(

@@ -423,7 +423,7 @@ def k_axis(ax: Axes, ks: Any = None, label: str = "k") -> None:
     if ks is not None:
         values = _array(ks)
         powers = 2.0 ** np.arange(
-            np.floor(np.log2(values.min())), np.ceil(np.log2(values.max())) + 1
+            np.floor(np.log2(values.min())), np.floor(np.log2(values.max())) + 1
         )
         step = max(1, int(np.ceil(powers.size / 9)))
         ax.set_xticks(powers[::step])

@@ -24,3 +24,108 @@ def checkout(tmp_path, monkeypatch):
     monkeypatch.setenv("PASSGRAD_ROOT", str(folder))
     monkeypatch.delenv("PASSGRAD_PROFILE", raising=False)
     return folder
+
+
+def bpe(alphabet, merges=()):
+    """A fast tokenizer without a network: one token a character, and the merges given."""
+    from tokenizers import Tokenizer, decoders
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<end>", *alphabet, *(a + b for a, b in merges)]
+    backend = Tokenizer(BPE({word: place for place, word in enumerate(words)}, list(merges)))
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer():
+    return bpe
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """Some merges cross the places where a question, an answer and a stop meet."""
+    alphabet = "0123456789+=abcdefghijklmnopqrstuvwxyz :#\n"
+    return bpe(alphabet, [("=", "9"), ("8", "\n"), ("\n", "\n"), ("1", "2")])
+
+
+def tiny_language_model(
+    tokenizer, architecture="llama", dtype="float64", tied=True, seed=0, **config
+):
+    """A causal LM of a few thousand random weights, large enough for its attention to matter."""
+    import torch
+    import transformers
+
+    name = {"llama": "Llama", "gpt2": "GPT2", "qwen2": "Qwen2", "gemma": "Gemma"}[architecture]
+    head = "LMHeadModel" if architecture == "gpt2" else "ForCausalLM"
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.3,
+    }
+    if architecture == "gpt2":
+        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
+    made = getattr(transformers, f"{name}Config")(
+        vocab_size=len(tokenizer), tie_word_embeddings=tied, eos_token_id=0, bos_token_id=0,
+        pad_token_id=0, **{**sizes, **config},
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{name}{head}")(made)
+    model.to(getattr(torch, dtype)).eval()
+    if architecture == "llama" and dtype == "float64":
+        # transformers takes this norm in float32 whatever the dtype of the model.
+        for block in (model.model, *model.model.layers):
+            for part, norm in list(block.named_children()):
+                if part.endswith("norm"):
+                    setattr(block, part, same_norm(norm))
+    return model
+
+
+def same_norm(norm):
+    """The RMS norm of a model, in the dtype of what it is given."""
+    import torch
+
+    made = torch.nn.RMSNorm(norm.weight.numel(), eps=norm.variance_epsilon, dtype=torch.float64)
+    made.weight = norm.weight
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_tokenizer):
+    """Makes tiny models for the tiny tokenizer (or for another one)."""
+
+    def make(architecture="llama", *, tokenizer=tiny_tokenizer, **options):
+        return tiny_language_model(tokenizer, architecture, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plain_logprob():
+    """log pi(target | prefix) of one sequence, from the logits of all its positions."""
+    import torch
+
+    @torch.no_grad()
+    def logprob(model, prefix, target):
+        ids = torch.tensor([[*prefix, *target]])
+        table = model(input_ids=ids).logits[0].double()
+        table = table - torch.logsumexp(table, dim=-1, keepdim=True)
+        first = len(prefix)
+        return sum(float(table[first + i - 1, token]) for i, token in enumerate(target))
+
+    return logprob
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The embedded model and its tokenizer."""
+    from passgrad.lm.models import load_model
+
+    return load_model("smollm2-135m")

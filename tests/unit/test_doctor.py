@@ -1,7 +1,8 @@
 import pytest
 
-from passgrad import doctor, provenance
+from passgrad import doctor
 from passgrad.errors import UserError
+from passgrad.lm import sampling
 
 
 def test_lock_is_read():
@@ -37,11 +38,18 @@ def test_little_memory_and_disk(monkeypatch):
 
 
 def test_without_avx2_rollouts_use_transformers(monkeypatch):
-    monkeypatch.setattr(provenance, "cpu", lambda: {"model": "old", "flags": [], "cores": 2})
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    problem = "this processor has no AVX2"
+    monkeypatch.setattr(sampling, "vllm_problem", lambda: problem)
     check = doctor._vllm()
     assert check.ok
-    assert "transformers" in check.detail
+    assert check.detail == "this processor has no AVX2: rollouts use transformers"
+
+
+def test_missing_vllm_is_a_failure(monkeypatch):
+    monkeypatch.setattr(sampling, "vllm_problem", lambda: sampling.VLLM_MISSING)
+    check = doctor._vllm()
+    assert not check.ok
+    assert check.remedy == "run make env"
 
 
 def test_vllm_that_does_not_import_is_a_failure(monkeypatch):
@@ -49,11 +57,8 @@ def test_vllm_that_does_not_import_is_a_failure(monkeypatch):
         returncode = 1
         stderr = "Traceback\nImportError: libnuma"
 
-    monkeypatch.setattr(provenance, "cpu", lambda: {"model": "new", "flags": ["avx2"], "cores": 2})
-    monkeypatch.setattr(provenance, "version_of", lambda name: "0.32.0")
+    monkeypatch.setattr(sampling, "vllm_problem", lambda: None)
     monkeypatch.setattr(doctor.subprocess, "run", lambda *a, **k: Done())
-    monkeypatch.setattr(doctor.sys, "platform", "linux")
-    monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
     check = doctor._vllm()
     assert not check.ok
     assert check.detail == "does not import: ImportError: libnuma"

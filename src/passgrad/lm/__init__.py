@@ -1,1 +1,1 @@
-"""Causal language models: finding them, sampling from them, scoring and differentiating sequences."""
+"""Causal language models: finding them, sampling from them, scoring and differentiating."""

@@ -9,14 +9,17 @@ from torch import Tensor
 
 
 def forward_mode(
-    function: Callable[[dict[str, Tensor]], Tensor], parameters: Mapping[str, Tensor], tangents: Mapping[str, Tensor]
+    function: Callable[[dict[str, Tensor]], Tensor],
+    parameters: Mapping[str, Tensor],
+    tangents: Mapping[str, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    r"""The value of ``function`` and :math:`\langle \nabla_\theta f_i, v \rangle` for each of its entries.
+    r"""The value of ``function`` and :math:`\langle \nabla_\theta f_i, v \rangle` for each of its
+    entries.
 
-    One forward pass gives the derivative of every sequence along the same direction, whatever their number.
-    It needs operations with a forward derivative; on CPUs that rules out the fused attention kernel (use eager
-    attention). Tied weights are right because ``parameters`` names each matrix once.
+    One forward pass gives the derivative of every sequence along the same direction, whatever their
+    number. It needs operations with a forward derivative, which the fused attention kernels lack. Tied weights are right because ``parameters`` names each
+    matrix once.
     """
     with torch.no_grad():
-        value, slope = torch.func.jvp(function, (dict(parameters),), (dict(tangents),))
-    return value, slope
+        output = torch.func.jvp(function, (dict(parameters),), (dict(tangents),))
+    return output[0], output[1]

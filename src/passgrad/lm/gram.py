@@ -19,11 +19,13 @@ def blockwise_gram(
     *,
     memory_gib: float,
 ) -> Tensor:
-    r""":math:`K_{ij} = \langle \nabla_\theta f_i, \nabla_\theta f_j \rangle`: (count, count), float64, all parameters.
+    r""":math:`K_{ij} = \langle \nabla_\theta f_i, \nabla_\theta f_j \rangle`: (count, count),
+    float64, all parameters.
 
-    The inner product is a sum over parameters, so they are taken in blocks: for each block the gradients of all
-    ``count`` functions, then their products. Memory stays below ``memory_gib`` for the gradients (one parameter
-    tensor at least); the price is one forward and backward pass for each function and block.
+    The inner product is a sum over parameters, so they are taken in blocks: for each block the
+    gradients of all ``count`` functions, then their products. Memory stays below ``memory_gib`` for
+    the gradients (one parameter tensor at least); the price is one forward and backward pass for
+    each function and block.
 
     :param function: ``function(i, parameters)`` is the scalar f_i.
     """
@@ -45,7 +47,9 @@ def blockwise_gram(
 
 
 def _blocks(parameters: Mapping[str, Tensor], count: int, limit: float) -> Iterator[list[str]]:
-    """Runs of parameters whose ``count`` gradients together fit in ``limit`` bytes (at least one parameter a run)."""
+    """Runs of parameters whose ``count`` gradients together fit in ``limit`` bytes (at least one
+    parameter a run).
+    """
     block: list[str] = []
     used = 0
     for name, tensor in parameters.items():

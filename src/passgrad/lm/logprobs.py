@@ -1,16 +1,19 @@
-r"""Log-probabilities of target tokens, :math:`\log \pi_\theta(\text{target} \mid \text{prefix})`, for many sequences at once.
+r"""Log-probabilities of target tokens, :math:`\log \pi_\theta(\text{target} \mid \text{prefix})`,
+for many sequences at once.
 
 Sequences that begin alike are packed into one row: the common prefix stands once, the tails follow
-each other, and a block mask lets a tail see the prefix and itself only. Position ids restart behind the
-prefix in each tail. The values are those of one sequence at a time; the prefix is computed (and
-differentiated) once instead of once a sequence, and logits exist only where a target token is predicted.
+each other, and a block mask lets a tail see the prefix and itself only. Position ids restart behind
+the prefix in each tail. The values are those of one sequence at a time; the prefix is computed (and
+differentiated) once instead of once a sequence, and logits exist only where a target token is
+predicted.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,23 +24,26 @@ from passgrad.lm.tokens import TokenizedPrompt
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Attention over a packed row costs the square of its length although most of it is masked. On SmolLM2-135M the
-# square is a sixth of the matrix products at 512 tokens and a third at 1,000, so rows stay short.
+# Attention over a packed row costs the square of its length although most of it is masked. On
+# SmolLM2-135M the square is a sixth of the matrix products at 512 tokens and a third at 1,000, so
+# rows stay short.
 DEFAULT_TOKEN_BUDGET = 512
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """One row of tokens holding several sequences.
 
-    ``input_ids``, ``position_ids``: (1, L). ``visible``: (1, 1, L, L) bool, query sees key, or None for a plain causal row.
-    ``predictors``: (T,) positions whose logits predict the target tokens ``targets`` (T,), which belong to
-    sequence ``owners`` (T,), an index into ``members``. ``members``: places of the sequences in the caller's list.
+    ``input_ids``, ``position_ids``: (1, L). ``visible``: (1, 1, L, L) bool, query sees key, or None
+    where the row is one sequence, which every causal LM masks by itself. ``predictors``: (T,)
+    positions whose logits predict the target tokens ``targets`` (T,), which belong to sequence
+    ``owners`` (T,), an index into ``members``. ``members``: places of the sequences in the caller's
+    list.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    visible: Tensor
+    visible: Tensor | None
     predictors: Tensor
     targets: Tensor
     owners: Tensor
@@ -48,10 +54,13 @@ class Packed:
         return self.input_ids.shape[1]
 
 
-def pack(prompts: Sequence[TokenizedPrompt], *, token_budget: int = DEFAULT_TOKEN_BUDGET) -> list[Packed]:
+def pack(
+    prompts: Sequence[TokenizedPrompt], *, token_budget: int = DEFAULT_TOKEN_BUDGET
+) -> list[Packed]:
     """Rows of at most ``token_budget`` tokens (a single longer sequence gets a row of its own).
 
-    Sequences are grouped by their prefix up to the last common token of a group; see :func:`share_prefixes`.
+    Sequences are grouped by their prefix up to the last common token of a group; see
+    :func:`share_prefixes`.
 
     :raises UserError: If ``prompts`` is empty or the budget is not positive.
     """
@@ -75,10 +84,12 @@ def pack(prompts: Sequence[TokenizedPrompt], *, token_budget: int = DEFAULT_TOKE
 
 
 def share_prefixes(prompts: Sequence[TokenizedPrompt]) -> list[tuple[int, list[int]]]:
-    """Partition into groups with a long common prefix: (its length in tokens, places of the members).
+    """Partition into groups with a long common prefix: (its length in tokens, places of the
+    members).
 
-    In sorted order neighbours share most. A prompt joins the running group when at least half of its prefix is the
-    group's, and when that saves no fewer tokens than the others lose by the shorter common prefix.
+    In sorted order neighbours share most. A prompt joins the running group when at least half of
+    its prefix is the group's, and when that saves no fewer tokens than the others lose by the
+    shorter common prefix.
     """
     order = sorted(range(len(prompts)), key=lambda i: prompts[i].prefix)
     groups: list[tuple[int, list[int]]] = []
@@ -111,7 +122,8 @@ def _pack_row(prompts: Sequence[TokenizedPrompt], members: Sequence[int], shared
         # The last target token is predicted but never read, so it is left out of the row.
         tail = prompt.prefix[shared:] + prompt.target[:-1]
         first = len(ids) + len(prompt.prefix) - shared - 1
-        # Without question tokens of its own, a sequence's first target is predicted by the last shared token.
+        # Without question tokens of its own, a sequence's first target is predicted by the last
+        # shared token.
         where = [first if len(prompt.prefix) > shared else shared - 1]
         where += range(first + 1, first + len(prompt.target))
         predictors += where
@@ -126,7 +138,7 @@ def _pack_row(prompts: Sequence[TokenizedPrompt], members: Sequence[int], shared
     return Packed(
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
-        visible=visible[None, None],
+        visible=visible[None, None] if len(members) > 1 else None,
         predictors=torch.tensor(predictors),
         targets=torch.tensor(targets),
         owners=torch.tensor(owners),
@@ -135,27 +147,39 @@ def _pack_row(prompts: Sequence[TokenizedPrompt], members: Sequence[int], shared
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where a query may look, the dtype's most negative number elsewhere (finite, so that gradients stay finite)."""
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)
+    """0 where a query may look, the dtype's most negative number elsewhere (finite, so that
+    gradients stay finite).
+    """
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
+        ~visible, torch.finfo(dtype).min
+    )
 
 
-def packed_logprobs(model: PreTrainedModel, row: Packed, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-    """Log-probability of each member's target given its prefix: (number of members,), differentiable in ``parameters``.
+def packed_logprobs(
+    model: PreTrainedModel, row: Packed, parameters: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """Log-probability of each member's target given its prefix: (number of members,),
+    differentiable in ``parameters``.
 
-    :param parameters: Named tensors to use in place of the model's own (tied weights follow their owner).
+    :param parameters: Named tensors to use in place of the model's own (tied weights follow their
+        owner).
     """
     device = model.device
-    inputs = {
-        "input_ids": row.input_ids.to(device),
-        "position_ids": row.position_ids.to(device),
-        "attention_mask": additive_mask(row.visible.to(device), model.dtype),
-        "logits_to_keep": row.predictors.to(device),
-        "use_cache": False,
-    }
+    inputs: dict[str, Any] = {"input_ids": row.input_ids.to(device), "use_cache": False}
+    if row.visible is not None:
+        inputs["position_ids"] = row.position_ids.to(device)
+        inputs["attention_mask"] = additive_mask(row.visible.to(device), model.dtype)
+    predictors = row.predictors.to(device)
+    selects = "logits_to_keep" in inspect.signature(model.forward).parameters
+    if selects:
+        inputs["logits_to_keep"] = predictors
     if parameters is None:
         logits = model(**inputs).logits[0]
     else:
-        logits = torch.func.functional_call(model, dict(parameters), args=(), kwargs=inputs).logits[0]
-    chosen = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1).gather(-1, row.targets.to(device)[:, None])[:, 0]
+        logits = torch.func.functional_call(model, dict(parameters), (), inputs).logits[0]
+    if not selects:
+        logits = logits[predictors]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    chosen = logits.log_softmax(-1).gather(-1, row.targets.to(device)[:, None])[:, 0]
     totals = torch.zeros(len(row.members), dtype=chosen.dtype, device=device)
     return totals.index_add(0, row.owners.to(device), chosen)

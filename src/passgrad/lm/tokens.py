@@ -1,13 +1,13 @@
 """Text to tokens, with the boundaries kept: which tokens are prompt, which answer, which stop.
 
-The success rate of a prompt with one accepted answer string is the probability of one token sequence.
-That is true only when the tokens of the answer are the same whether the text is read in one go or
-generated after the prompt; this module checks it and refuses a prompt for which it is not.
+The success rate of a prompt with one accepted answer string is the probability of one token
+sequence. That is true only when the tokens of the answer are the same whether the text is read in
+one go or generated after the prompt; this module checks it and refuses a prompt for which it is
+not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,9 @@ class TokenizedPrompt:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of ``text`` as the start of a sequence: begin token where the tokenizer has one, no end token."""
+    """Token ids of ``text`` as the start of a sequence: begin token where the tokenizer has one, no
+    end token.
+    """
     ids = list(tokenizer(text)["input_ids"])
     if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token or "\0"):
         ids.pop()
@@ -38,13 +40,22 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, stop: str) -> tuple[int, ...]:
-    """Token ids of the stop string on its own.
+    """Token ids of the stop string behind an answer.
+
+    They are read off behind a digit: SentencePiece tokenizers put a word mark before a text that
+    stands alone. Where the digit merges with the stop, the stop on its own is taken.
 
     :raises UserError: If ``stop`` is empty.
     """
     if not stop:
-        raise UserError("stop is empty; name the string that ends an answer, for example stop='\\n'")
-    return tuple(tokenizer(stop, add_special_tokens=False)["input_ids"])
+        raise UserError(
+            "stop is empty; name the string that ends an answer, for example stop='\\n'"
+        )
+    alone, digit, behind = (
+        tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+        for text in (stop, "0", "0" + stop)
+    )
+    return behind[len(digit) :] if behind[: len(digit)] == digit else alone
 
 
 def tokenize_prompt(
@@ -59,52 +70,68 @@ def tokenize_prompt(
     """Tokens of ``context + question`` (given) and of ``answer + stop`` (to be generated).
 
     :param name: How an error refers to the prompt.
-    :raises UserError: If the answer is empty, if its tokens merge with the question's last token or with
-        the stop, or if a stop inside ``context + question`` is not the token that ends the answer. In each
-        case the success rate would be near zero for a reason that has nothing to do with the model.
+    :raises UserError: If the answer is empty, if its tokens merge with the question's last token or
+        with the stop, or if a stop inside ``context + question`` is not the token that ends the
+        answer. In each case the success rate would be near zero for a reason that has nothing to do
+        with the model.
     """
+    wanted = stop_ids(tokenizer, stop)
     if not answer:
         raise UserError(f"{name}: the answer is empty; give the one accepted answer string")
     if stop in answer:
-        raise UserError(f"{name}: the answer {answer!r} contains the stop {stop!r}; use an answer without it")
-    wanted = stop_ids(tokenizer, stop)
+        raise UserError(
+            f"{name}: the answer {answer!r} contains the stop {stop!r}; use an answer without it"
+        )
     prefix = encode(tokenizer, context + question)
     if not prefix:
-        raise UserError(f"{name}: context and question are empty; a language model needs at least one token to start from")
+        raise UserError(
+            f"{name}: context and question are empty; "
+            "a language model needs at least one token to start from"
+        )
     with_answer = encode(tokenizer, context + question + answer)
     whole = encode(tokenizer, context + question + answer + stop)
     if with_answer[: len(prefix)] != prefix or len(with_answer) == len(prefix):
         raise UserError(
-            f"{name}: the answer {answer!r} merges with the end of the question {question[-12:]!r} in this tokenizer; "
-            "end the question (or start the answer) where a token ends, for example with '=' and no space"
+            f"{name}: the answer {answer!r} merges with the end of the question {question[-12:]!r} "
+            "in this tokenizer; end the question (or start the answer) where a token ends, "
+            "for example with '=' and no space"
         )
     if whole[: len(with_answer)] != with_answer or tuple(whole[len(with_answer) :]) != wanted:
         raise UserError(
             f"{name}: the stop {stop!r} merges with the answer {answer!r} in this tokenizer; "
             "choose a stop that stays a token of its own"
         )
-    _check_stops_inside(tokenizer, context + question, stop=stop, wanted=wanted, name=name)
+    check_stops(tokenizer, context + question, stop=stop, name=name)
     return TokenizedPrompt(tuple(prefix), tuple(whole[len(prefix) :]))
 
 
-def _check_stops_inside(
-    tokenizer: PreTrainedTokenizerBase, text: str, *, stop: str, wanted: Sequence[int], name: str
-) -> None:
-    """Every ``stop`` inside the given text must be the token(s) that also end the answer."""
+def check_stops(tokenizer: PreTrainedTokenizerBase, text: str, *, stop: str, name: str) -> None:
+    """Every ``stop`` inside the text must be the token(s) that also end an answer.
+
+    :raises UserError: If one is not: worked examples would then end in a token that no completion
+        is stopped by.
+    """
     if stop not in text:
         return
+    wanted = stop_ids(tokenizer, stop)
     if not tokenizer.is_fast:
-        raise UserError(f"{name}: this tokenizer gives no character offsets; load the model with a fast tokenizer")
+        raise UserError(
+            f"{name}: this tokenizer gives no character offsets; "
+            "load the model with a fast tokenizer"
+        )
     encoded = tokenizer(text, return_offsets_mapping=True)
     ids, spans = encoded["input_ids"], encoded["offset_mapping"]
     start = text.find(stop)
     while start >= 0:
         end = start + len(stop)
-        covering = [token for token, (a, b) in zip(ids, spans, strict=True) if a < end and b > start]
-        if tuple(covering) != tuple(wanted):
+        covering = [
+            token for token, (a, b) in zip(ids, spans, strict=True) if a < end and b > start
+        ]
+        if tuple(covering) != wanted:
             pieces = tokenizer.convert_ids_to_tokens(covering)
             raise UserError(
-                f"{name}: the stop {stop!r} at character {start} of the prompt is tokenised as {pieces}, not as the token "
-                "that ends the answer, so the examples teach another stop; change the text around it"
+                f"{name}: the stop {stop!r} at character {start} of the prompt is tokenised as "
+                f"{pieces}, not as the token that ends the answer, so the examples teach another "
+                "stop; change the text around it"
             )
         start = text.find(stop, end)

@@ -15,8 +15,8 @@ from passgrad.errors import UserError
 class Prompt:
     """What the model reads (``context + question``) and the reference answer.
 
-    ``context`` is what several prompts share, such as worked examples: it is computed once for all of them.
-    ``group`` labels the kind of prompt in tables and figures, ``id`` the prompt itself.
+    ``context`` is what several prompts share, such as worked examples: it is computed once for all
+    of them. ``group`` labels the kind of prompt in tables and figures, ``id`` the prompt itself.
     """
 
     context: str
@@ -47,19 +47,35 @@ class Task:
 
 
 def as_prompts(prompts: Iterable[Prompt | Sequence[str]]) -> tuple[Prompt, ...]:
-    """Prompts from :class:`Prompt` objects or from (context, question, answer) triples; ids are filled in.
+    """Prompts from :class:`Prompt` objects or from (context, question, answer) triples; ids are
+    filled in.
 
-    :raises UserError: If there are none, if one is not a triple of strings, or if an id stands twice.
+    :raises UserError: If there are none, if one is not a triple of strings, or if an id stands
+        twice.
     """
     result = []
     for place, item in enumerate(prompts):
         if not isinstance(item, Prompt):
-            if isinstance(item, str) or len(item) != 3 or not all(isinstance(part, str) for part in item):
-                raise UserError(f"prompt {place} is {item!r}; give a (context, question, answer) triple of strings")
+            if (
+                isinstance(item, str)
+                or not isinstance(item, Sequence)
+                or len(item) != 3
+                or not all(isinstance(part, str) for part in item)
+            ):
+                raise UserError(
+                    f"prompt {place} is {item!r}; "
+                    "give a (context, question, answer) triple of strings"
+                )
             item = Prompt(*item)
-        result.append(item if item.id else Prompt(item.context, item.question, item.answer, item.group, str(place)))
+        result.append(
+            item
+            if item.id
+            else Prompt(item.context, item.question, item.answer, item.group, str(place))
+        )
     if not result:
-        raise UserError("the list of prompts is empty; give at least one (context, question, answer) triple")
+        raise UserError(
+            "the list of prompts is empty; give at least one (context, question, answer) triple"
+        )
     ids = [prompt.id for prompt in result]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
@@ -79,11 +95,14 @@ def exact_match(completion: str, prompt: Prompt) -> bool:
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line number, object) for each non-blank line of a JSON-lines file.
 
-    :raises UserError: If the file is missing, not UTF-8, or a line is not a JSON object; the line is named.
+    :raises UserError: If the file is missing, not UTF-8, or a line is not a JSON object; the line
+        is named.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give the path of a JSON-lines file, one object a line")
+        raise UserError(
+            f"{path}: no such file; give the path of a JSON-lines file, one object a line"
+        )
     with path.open(encoding="utf-8") as lines:
         try:
             for number, line in enumerate(lines, start=1):
@@ -91,9 +110,13 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     continue
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise UserError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}")
+                    raise UserError(
+                        f"{path}, line {number}: expected a JSON object, found {type(row).__name__}"
+                    )
                 yield number, row
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}); write one object a line") from None
+            raise UserError(
+                f"{path}, line {number}: not valid JSON ({error.msg}); write one object a line"
+            ) from None
         except UnicodeDecodeError:
             raise UserError(f"{path}: not UTF-8 text; convert the file first") from None

@@ -1,15 +1,19 @@
 r"""A causal language model on prompts with one accepted answer: success rates without sampling.
 
-.. math:: p_\theta(x) = \pi_\theta(\text{answer} \cdot \text{stop} \mid \text{context} \cdot \text{question})
+.. math:: p_\theta(x) = \pi_\theta(\text{answer} \cdot \text{stop} \mid \text{context} \cdot
+\text{question})
 
-is a product of a few conditional probabilities, so it and its gradient in all weights are exact up to the
-arithmetic of the model. That gives every estimate from samples a truth to be held against, on a real model.
+is a product of a few conditional probabilities, so it and its gradient in all weights are exact up
+to the arithmetic of the model. That gives every estimate from samples a truth to be held against,
+on a real model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +22,7 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.directional import forward_mode
 from passgrad.lm.gram import blockwise_gram
-from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, pack, packed_logprobs
+from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, pack, packed_logprobs
 from passgrad.lm.parameters import ParameterLayout
 from passgrad.lm.tokens import tokenize_prompt
 from passgrad.objectives import Objective
@@ -32,20 +36,22 @@ if TYPE_CHECKING:
 class LanguageWorld(World):
     """All weights of a causal language model, with the exact success rate of each prompt.
 
-    ``theta`` is the flat vector of the model's parameters in the order of ``model.named_parameters()`` (a tied
-    matrix stands once); None means the weights that the model holds now. The model itself is never changed, except
-    that it is put in evaluation mode, since dropout would make the success rates random.
+    ``theta`` is the flat vector of the model's parameters in the order of
+    ``model.named_parameters()`` (a tied matrix stands once); None means the weights that the model
+    holds now. The model itself is never changed, except that it is put in evaluation mode, since
+    dropout would make the success rates random.
 
-    :param model: Any causal LM of transformers that takes a four-dimensional attention mask.
-    :param prompts: :class:`~passgrad.tasks.base.Prompt` objects or (context, question, answer) triples. Prompts with
-        the same context share its computation.
+    :param model: Any causal LM of transformers; to pack, it must take a four-dimensional attention
+        mask.
+    :param prompts: :class:`~passgrad.tasks.base.Prompt` objects or (context, question, answer)
+        triples. Prompts with the same context share its computation.
     :param stop: What ends an answer; part of the event.
     :param masses: The prompt law D, (N,); uniform by default.
     :param token_budget: Tokens a packed row; more is fewer rows and more memory.
-    :param packed: False scores one prompt at a time, for architectures that do not honour the mask.
+    :param packed: False scores one prompt at a time, for architectures that do not honour it.
     :param memory_gib: What :meth:`kernel` may hold at once, in GiB.
-    :raises UserError: For no prompts, a prompt whose tokens merge at a boundary (named), bad masses, or a model that
-        gives other values packed than alone.
+    :raises UserError: For no prompts, a prompt whose tokens merge at a boundary (named), bad
+        masses, or a model that gives other values packed than alone.
     """
 
     def __init__(
@@ -64,7 +70,9 @@ class LanguageWorld(World):
         self.prompts = as_prompts(prompts)
         self.groups = tuple(prompt.group for prompt in self.prompts)
         self.tokenized = [
-            tokenize_prompt(tokenizer, x.context, x.question, x.answer, stop=stop, name=f"prompt {x.id!r}")
+            tokenize_prompt(
+                tokenizer, x.context, x.question, x.answer, stop=stop, name=f"prompt {x.id!r}"
+            )
             for x in self.prompts
         ]
         self.masses = _prompt_law(masses, len(self.prompts))
@@ -73,7 +81,11 @@ class LanguageWorld(World):
         self.dtype = self.layout.dtype
         self.memory_gib = memory_gib
         self._alone = [pack([one])[0] for one in self.tokenized]
-        self.rows = pack(self.tokenized, token_budget=token_budget) if packed else self._own_rows()
+        self.rows = (
+            pack(self.tokenized, token_budget=token_budget)
+            if packed
+            else [replace(row, members=(place,)) for place, row in enumerate(self._alone)]
+        )
         if packed:
             self._check_packing()
 
@@ -86,7 +98,7 @@ class LanguageWorld(World):
 
     @torch.no_grad()
     def log_success(self, theta: Tensor | Sequence[float] | None = None) -> Tensor:
-        """log p(x): (N,), float64; finite where p itself would round to zero."""
+        """Log p(x): (N,), float64; finite where p itself would round to zero."""
         named = None if theta is None else self.layout.views(self.parameters(theta))
         result = torch.empty(self.num_prompts, dtype=torch.float64)
         for row in self.rows:
@@ -100,7 +112,8 @@ class LanguageWorld(World):
     def objective_gradient(
         self, theta: Tensor | Sequence[float] | None, objective: Objective
     ) -> tuple[Tensor, Tensor]:
-        # A prompt's weight depends on its own success rate only, so one pass over the rows is enough.
+        # A prompt's weight depends on its own success rate only, so one pass over the rows is
+        # enough.
         def weigh(p: Tensor, members: list[int]) -> Tensor:
             return (self.masses[members] * objective.weight(p))[None]
 
@@ -110,12 +123,12 @@ class LanguageWorld(World):
     def jvp(self, theta: Tensor | Sequence[float] | None, directions: Tensor) -> Tensor:
         named = self.layout.views(self.parameters(theta))
         result = torch.empty(len(directions), self.num_prompts, dtype=torch.float64)
-        with _eager_attention(self.model):
+        with _plain_attention(self.model):
             for m, direction in enumerate(directions):
-                tangents = self.layout.views(direction)
+                tangents = self.layout.views(self.parameters(direction))
                 for row in self.rows:
                     value, slope = forward_mode(
-                        lambda parameters, row=row: packed_logprobs(self.model, row, parameters), named, tangents
+                        partial(packed_logprobs, self.model, row), named, tangents
                     )
                     # d p = p d log p; the exponential is taken in float64.
                     result[m, list(row.members)] = (value.double().exp() * slope.double()).cpu()
@@ -128,11 +141,18 @@ class LanguageWorld(World):
         named = self.layout.views(self.parameters(theta))
         return blockwise_gram(success, self.num_prompts, named, memory_gib=self.memory_gib)
 
-    def _backward(self, theta, weigh, num_rows: int) -> tuple[Tensor, Tensor]:
+    def _backward(
+        self,
+        theta: Tensor | Sequence[float] | None,
+        weigh: Callable[[Tensor, list[int]], Tensor],
+        num_rows: int,
+    ) -> tuple[Tensor, Tensor]:
         """p, and the rows sum_x weigh(p)[k, x] grad p(x), one forward pass for all of them."""
         theta = self.parameters(theta)
         leaves = self.layout.leaves(theta)
-        gradients = torch.zeros(num_rows, self.num_parameters, dtype=self.dtype, device=theta.device)
+        gradients = torch.zeros(
+            num_rows, self.num_parameters, dtype=self.dtype, device=theta.device
+        )
         slots = [self.layout.views(gradient) for gradient in gradients]
         result = torch.empty(self.num_prompts, dtype=torch.float64)
         for row in self.rows:
@@ -150,43 +170,67 @@ class LanguageWorld(World):
                     place += part
         return result, gradients
 
-    def _own_rows(self) -> list[Packed]:
-        return [
-            Packed(row.input_ids, row.position_ids, row.visible, row.predictors, row.targets, row.owners, (place,))
-            for place, row in enumerate(self._alone)
-        ]
-
     @torch.no_grad()
     def _check_packing(self) -> None:
-        """Some architectures ignore a mask or position ids; their packed values are wrong, silently."""
-        row = max(self.rows, key=lambda row: len(row.members))
-        if len(row.members) == 1:
+        """Some architectures ignore a mask or position ids; their packed values are wrong,
+        silently.
+        """
+        shared = [row for row in self.rows if len(row.members) > 1]
+        if not shared:
             return
-        last = len(row.members) - 1
-        together = packed_logprobs(self.model, row)[last]
-        alone = packed_logprobs(self.model, self._alone[row.members[last]])[0]
-        if not torch.isclose(together, alone, atol=1e-3 if self.dtype.itemsize >= 4 else 5e-2, rtol=0):
-            raise UserError(
-                f"{type(self.model).__name__} gives log p = {together:.4f} packed and {alone:.4f} alone: it does not honour "
-                "a block mask; pass packed=False"
-            )
+        name, tolerance = type(self.model).__name__, 1e-3 if self.dtype.itemsize >= 4 else 5e-2
+        # The last member of the fullest row could see most that it must not; the longest sequence
+        # is the one that would meet a sliding window.
+        fullest = max(shared, key=lambda row: len(row.members))
+        longest = max(shared, key=lambda row: max(map(self._length, row.members)))
+        for row, member in {
+            (fullest, fullest.members[-1]),
+            (longest, max(longest.members, key=self._length)),
+        }:
+            try:
+                packed = packed_logprobs(self.model, row)[row.members.index(member)]
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise UserError(
+                    f"{name} does not take a block mask with position ids "
+                    f"({' '.join(str(error).split())[:120]}); pass packed=False"
+                ) from error
+            alone = packed_logprobs(self.model, self._alone[member])[0]
+            if not torch.isclose(packed, alone, atol=tolerance, rtol=0):
+                raise UserError(
+                    f"{name} gives log p = {packed:.4f} packed and {alone:.4f} alone: "
+                    "it does not honour a block mask; pass packed=False"
+                )
+
+    def _length(self, member: int) -> int:
+        return self._alone[member].num_tokens
 
 
 def _prompt_law(masses: Sequence[float] | Tensor | None, num_prompts: int) -> Tensor:
     if masses is None:
         return torch.full((num_prompts,), 1 / num_prompts, dtype=torch.float64)
     law = torch.as_tensor(masses, dtype=torch.float64)
-    if law.shape != (num_prompts,) or not (law >= 0).all() or not torch.isclose(law.sum(), law.new_tensor(1.0)):
+    if (
+        law.shape != (num_prompts,)
+        or not (law >= 0).all()
+        or not torch.isclose(law.sum(), law.new_tensor(1.0))
+    ):
         raise UserError(f"masses must be {num_prompts} non-negative numbers that sum to one")
     return law
 
 
 @contextmanager
-def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Forward mode needs attention written in plain operations: the fused kernels have no forward derivative."""
+def _plain_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Forward mode needs attention written in plain operations: the fused kernels have no forward
+    derivative.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
     before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    if before not in ("sdpa", "eager"):
+        model.set_attn_implementation("eager")
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
-        model.set_attn_implementation(before)
+        if model.config._attn_implementation != before:
+            model.set_attn_implementation(before)

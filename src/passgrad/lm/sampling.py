@@ -1,0 +1,171 @@
+"""Drawing completions from a causal LM: one function, two engines, one kind of result.
+
+vLLM is the faster engine. Where it cannot run, transformers draws from the same law, and nothing
+else changes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+import torch
+
+from passgrad.errors import UserError
+from passgrad.lm.models import load_tokenizer, resolve
+from passgrad.lm.rollouts import SCHEMA, Completion, Rollouts, Sampling, as_rows
+from passgrad.lm.tokens import check_stops, encode, stop_ids
+from passgrad.tasks.base import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: the one thing of :func:`vllm_problem` that an installation mends
+VLLM_MISSING = "vLLM is not installed"
+
+Engine = Literal["auto", "vllm", "transformers"]
+
+#: (model folder or hub name, prompts as token ids, n, end tokens, max new tokens, settings,
+#: progress) -> completions
+Drawer = Callable[
+    [str, list[list[int]], int, tuple[int, ...], int, Sampling, bool], list[list[Completion]]
+]
+
+
+def sample(
+    model: str | Path,
+    task: Task,
+    *,
+    num_samples: int,
+    engine: Engine = "auto",
+    settings: Sampling | None = None,
+    progress: bool = False,
+) -> Rollouts:
+    """``num_samples`` independent completions of every prompt of a task, each with its reward.
+
+    :param model: An embedded name, a local folder or a hub name; weights are used in float32 on a
+        CPU.
+    :param engine: "auto" takes vLLM where it runs, and otherwise transformers, with a warning that
+        says why.
+    :param settings: The sampling law; by default the policy itself.
+    :raises UserError: For num_samples < 1, an unknown engine, a stop that is not one token, or
+        ``engine="vllm"`` where vLLM cannot run.
+    """
+    settings = settings or Sampling()
+    if num_samples < 1:
+        raise UserError(f"num_samples is {num_samples}; draw at least one completion a prompt")
+    if not task.prompts:
+        raise UserError(f"the task {task.name} has no prompts; give at least one")
+    place = resolve(model)
+    tokenizer = load_tokenizer(place)
+    prompts = [encode(tokenizer, prompt.text) for prompt in task.prompts]
+    for prompt, ids in zip(task.prompts, prompts, strict=True):
+        if not ids:
+            raise UserError(
+                f"prompt {prompt.id!r} is empty; "
+                "a language model needs at least one token to start from"
+            )
+    ends = _end_tokens(tokenizer, task)
+    name, drawn = _draw(
+        engine, place, prompts, num_samples, ends, task.max_new_tokens, settings, progress
+    )
+    return _judge(task, tokenizer, ends, drawn, name, settings)
+
+
+def vllm_problem() -> str | None:
+    """Why vLLM cannot draw on this machine, or None if nothing speaks against it."""
+    if sys.platform != "linux":
+        return f"vLLM does not run on {sys.platform}"
+    if not torch.cuda.is_available():
+        if platform.machine() not in ("x86_64", "AMD64"):
+            return f"the vLLM CPU build is for x86-64, and this machine is {platform.machine()}"
+        if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+            return "this processor has no AVX2"
+    if importlib.util.find_spec("vllm") is None:
+        return VLLM_MISSING
+    return None
+
+
+def _end_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> tuple[int, ...]:
+    if task.stop is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"the task {task.name} has no stop and the model no end token; set Task.stop"
+            )
+        return (tokenizer.eos_token_id,)
+    stop = stop_ids(tokenizer, task.stop)
+    if len(stop) != 1:
+        raise UserError(
+            f"the stop {task.stop!r} is {len(stop)} tokens for this model; "
+            "choose a stop that is one token, such as a newline"
+        )
+    for prompt in task.prompts:
+        check_stops(tokenizer, prompt.text, stop=task.stop, name=f"prompt {prompt.id!r}")
+    return stop
+
+
+def _draw(
+    engine: Engine, place: str, prompts: list[list[int]], n: int, ends: tuple[int, ...], limit: int,
+    settings: Sampling, progress: bool,
+) -> tuple[str, list[list[Completion]]]:  # fmt: skip
+    if engine not in ("auto", "vllm", "transformers"):
+        raise UserError(f"unknown engine {engine!r}; the engines are auto, vllm and transformers")
+    problem = vllm_problem() if engine != "transformers" else "transformers was asked for"
+    if problem is None:
+        from passgrad.lm.vllm_engine import EngineError, draw
+
+        try:
+            return "vllm", draw(place, prompts, n, ends, limit, settings, progress)
+        except EngineError as error:
+            problem = str(error)
+    if engine == "vllm":
+        raise UserError(f"vLLM cannot draw here: {problem}; use engine='transformers' or 'auto'")
+    if engine == "auto":
+        warnings.warn(f"drawing with transformers, which is slower: {problem}", stacklevel=3)
+    from passgrad.lm.transformers_engine import draw as draw_slowly
+
+    return "transformers", draw_slowly(place, prompts, n, ends, limit, settings, progress)
+
+
+def _judge(
+    task: Task, tokenizer: PreTrainedTokenizerBase, ends: tuple[int, ...],
+    drawn: list[list[Completion]], engine: str, settings: Sampling,
+) -> Rollouts:  # fmt: skip
+    rows = []
+    for prompt, completions in zip(task.prompts, drawn, strict=True):
+        verdicts: dict[tuple[int, ...], tuple[str, float]] = {}
+        for number, completion in enumerate(completions):
+            ids = completion.token_ids
+            if ids not in verdicts:
+                # Many completions of a short answer are the same: each is judged once.
+                ended = bool(ids) and ids[-1] in ends
+                text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+                # A completion that ran into the length limit never gave its answer the stop that
+                # makes it one.
+                done = ended or task.stop is None
+                verdicts[ids] = (text, float(done and task.verify(text, prompt)))
+            text, reward = verdicts[ids]
+            rows.append(
+                as_rows(
+                    settings,
+                    prompt_id=prompt.id,
+                    group=prompt.group,
+                    prompt=prompt.text,
+                    sample=number,
+                    completion_ids=list(ids),
+                    completion=text,
+                    reward=reward,
+                    logprob=completion.logprob,
+                    finish_reason=completion.finish_reason,
+                    engine=engine,
+                    max_new_tokens=task.max_new_tokens,
+                    stop=task.stop,
+                )
+            )
+    return Rollouts(pa.Table.from_pylist(rows, schema=SCHEMA))
