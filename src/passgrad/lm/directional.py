@@ -17,8 +17,8 @@ def forward_mode(
     entries.
 
     One forward pass gives the derivative of every sequence along the same direction, whatever their
-    number. It needs operations with a forward derivative, which the fused attention kernels lack. Tied weights are right because ``parameters`` names each
-    matrix once.
+    number. It needs operations with a forward derivative, which the fused attention kernels lack.
+    Tied weights are right because ``parameters`` names each matrix once.
     """
     with torch.no_grad():
         output = torch.func.jvp(function, (dict(parameters),), (dict(tangents),))

@@ -84,7 +84,8 @@ class Rollouts:
     """A table of completions in :data:`SCHEMA`, n for each of P prompts, prompts in the task's
     order.
 
-    :raises UserError: If columns are missing or the prompts have different numbers of completions.
+    :raises UserError: If columns are missing or of another type, or the prompts have different
+        numbers of completions.
     """
 
     table: pa.Table
@@ -95,6 +96,7 @@ class Rollouts:
             raise UserError(
                 f"the rollouts lack the columns {missing}; they must have {SCHEMA.names}"
             )
+        object.__setattr__(self, "table", _typed(self.table))
         if self.table.num_rows == 0:
             raise UserError("the table of rollouts is empty; sample at least one completion")
         _, counts = np.unique(
@@ -161,6 +163,20 @@ class Rollouts:
             raise UserError(f"{path} cannot be read as parquet ({reason}); sample again") from error
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+
+
+def _typed(table: pa.Table) -> pa.Table:
+    """The table with the columns of :data:`SCHEMA`, in its order and of its types."""
+    columns = []
+    for field in SCHEMA:
+        try:
+            columns.append(table[field.name].cast(field.type))
+        except pa.ArrowException as error:
+            raise UserError(
+                f"the column {field.name} of the rollouts holds {table[field.name].type}, "
+                f"which is not {field.type}; write it again"
+            ) from error
+    return pa.table(columns, schema=SCHEMA)
 
 
 def as_rows(settings: Sampling, **columns: Any) -> dict[str, Any]:

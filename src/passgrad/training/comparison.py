@@ -27,8 +27,9 @@ def compare_ascents(
 ) -> DataFrame:
     """J_k along exact gradient ascent on each objective from the same theta, for every k in ``ks``.
 
-    One row an objective (its label), step (0 to ``steps``), k and group of prompts; the group ``"all"`` is the whole
-    prompt law. Every objective takes steps of the same ``step_size`` along its own gradient.
+    One row an objective (its label), step (0 to ``steps``), k and group of prompts; the group
+    ``"all"`` is the whole prompt law. Every objective takes steps of the same ``step_size`` along
+    its own gradient.
 
     :raises UserError: As :func:`~passgrad.training.ascent.ascend` does.
     """

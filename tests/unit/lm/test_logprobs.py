@@ -61,7 +61,6 @@ def test_sharing_never_costs_tokens(some):
     for shared, members in groups:
         heads = {some[i].prefix[:shared] for i in members}
         assert len(heads) == 1
-        assert all(2 * shared >= len(some[i].prefix) for i in members)
     alone = sum(pack([one])[0].num_tokens for one in some)
     assert sum(row.num_tokens for row in pack(some, token_budget=10**6)) <= alone
 
