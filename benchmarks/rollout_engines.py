@@ -72,7 +72,7 @@ def main(
     smoke: Annotated[bool, typer.Option(help="as small as it goes; figures mean nothing")] = False,
     json: Annotated[Path | None, typer.Option(help="write the figures here too")] = None,
 ) -> None:
-    """vLLM against transformers, tokens a second."""
+    """Tokens a second of vLLM against those of transformers."""
     if problem := vllm_problem():
         raise SystemExit(f"nothing to compare: {problem}")
     if smoke:
