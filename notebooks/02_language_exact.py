@@ -13,8 +13,6 @@
 # ---
 
 # %% [markdown]
-
-# %% [markdown]
 # (sec-language-exact)=
 # # A real language model, exactly
 #

@@ -13,8 +13,6 @@
 # ---
 
 # %% [markdown]
-
-# %% [markdown]
 # (sec-language-sampled)=
 # # A real language model, sampled
 #
