@@ -223,9 +223,8 @@ figures.show(draw, alt=alt, data=words)
 
 # %% tags=["hide-input"]
 Markdown(
-    f"{int((solved > 0).sum())} of {len(solved)} problems were solved at least once in {gsm8k_samples} completions, and {problems['answered'].mean():.0%} of the completions name an answer at all. "
-    "A model of this size at temperature 1 mostly guesses: pass@k grows with $k$ because guesses differ, not because it reasons. "
-    "The intervals are wide because few prompts carry all the successes."
+    f"Of {len(solved)} problems {int((solved > 0).sum())} came out right at least once in {gsm8k_samples} completions, and {problems['answered'].mean():.0%} of the completions name an answer at all. "
+    "Few problems carry all the successes, so the intervals are wide: for a model of this size at temperature 1 these samples say little more than that pass@1 is near zero."
 )
 
 # %% [markdown]
