@@ -172,6 +172,13 @@ worst = float((estimates["estimate"] - estimates["exact"]).abs().max())
 alt = f"pass@k from {num_samples} completions and exact pass@k for k from {ks[0]} to {ks[-1]}; they differ by at most {worst:.3f}."
 figures.show(draw, alt=alt, data=estimates, ncols=2, size=(7.4, 3.2))
 
+# %% tags=["hide-input"]
+covered = (estimates["low"] <= estimates["exact"]) & (estimates["exact"] <= estimates["high"])
+Markdown(
+    f"{int(covered.sum())} of the {len(covered)} intervals hold the exact value; those of one base are strongly dependent. "
+    "Where $k$ is close to $n$ and nearly every estimate is 1, resampling the prompts sees almost no spread, and the interval is too short: read pass@k there with care, or draw more completions than the largest $k$."
+)
+
 # %% [markdown]
 # ## Word problems
 #
