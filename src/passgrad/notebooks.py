@@ -468,6 +468,10 @@ def _execute(
         PROFILE_VARIABLE: profile or "cpu",
         # ipykernel would write a remark about frozen modules to the first cell's output.
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        # tqdm asks for ipywidgets, and its remark has a path of this machine in it.
+        "PYTHONWARNINGS": ",".join(
+            filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"))
+        ),
     }
     logging.getLogger("papermill").setLevel(logging.WARNING)
     report = _Progress(path.stem, len(notebook.cells), progress)
