@@ -29,13 +29,13 @@ test: env model lint types floors pytest ## All checks: style, types, floors, te
 doctor: env ## Say whether this machine is ready
 	$(BIN)/passgrad doctor
 
-run: env model ## Run one notebook: make run NB=01_toy PROFILE=smoke
-	@test -n "$(NB)" || { echo "name a notebook: make run NB=01_toy PROFILE=smoke" >&2; exit 2; }
+run: env model ## Run one notebook: make run NB=04_toy PROFILE=smoke
+	@test -n "$(NB)" || { echo "name a notebook: make run NB=04_toy PROFILE=smoke" >&2; exit 2; }
 	$(BIN)/passgrad run "$(NB)" --profile $(PROFILE)
 
 results: env model ## Recompute the results that ship in data/results (half an hour on two cores)
-	$(BIN)/passgrad run notebooks/02_language_exact.py --profile cpu -p recompute=true
-	$(BIN)/passgrad run notebooks/03_language_sampled.py --profile cpu -p recompute=true -p gsm8k_path="$(abspath $(GSM8K))"
+	$(BIN)/passgrad run notebooks/07_language_exact.py --profile cpu -p recompute=true
+	$(BIN)/passgrad run notebooks/08_language_sampled.py --profile cpu -p recompute=true -p gsm8k_path="$(abspath $(GSM8K))"
 	$(MAKE) figures
 
 figures: env ## Draw the figure of the README from the stored results

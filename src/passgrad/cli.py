@@ -107,7 +107,7 @@ def run(
         str,
         typer.Argument(
             help="A notebook of the project, by path, name or number: "
-            "notebooks/01_toy.py, 01_toy, 01."
+            "notebooks/04_toy.py, 04_toy, 04."
         ),
     ],
     profile: Annotated[
@@ -136,7 +136,7 @@ def run(
     The executed notebook gets its name only when every cell has run. A cell that fails leaves
     NAME.failed.ipynb and exit status 1. An unknown parameter is an error.
 
-    Example: passgrad run 01_toy --profile smoke -p num_steps=50 --out /tmp
+    Example: passgrad run 04_toy --profile smoke -p small_steps=50 --out /tmp
     """
     from passgrad import notebooks
 

@@ -67,12 +67,12 @@ def test_help_teaches(call):
         (["frobnicate"], 2, "passgrad: No such command 'frobnicate'; see passgrad --help"),
         (["models", "x"], 2, "passgrad: No such command 'x'; see passgrad models --help"),
         (["run"], 2, "passgrad: Missing argument"),
-        (["run", "01_toy", "--speed", "9"], 2, "passgrad: No such option"),
-        (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/01_toy.py"),
-        (["run", "01_toy", "--profile", "huge"], 1, "passgrad: no profile 'huge'; known profiles:"),
-        (["run", "01_toy", "-p", "kk=3"], 1, "passgrad: unknown parameter 'kk' of 01_toy.py;"),
-        (["run", "01_toy", "-p", "k"], 1, "passgrad: -p 'k' is not NAME=VALUE; known"),
-        (["run", "01_toy", "-p", "k=x"], 1, "passgrad: the parameter k is int (default 10), got"),
+        (["run", "04_toy", "--speed", "9"], 2, "passgrad: No such option"),
+        (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/04_toy.py"),
+        (["run", "04_toy", "--profile", "huge"], 1, "passgrad: no profile 'huge'; known profiles:"),
+        (["run", "04_toy", "-p", "kk=3"], 1, "passgrad: unknown parameter 'kk' of 04_toy.py;"),
+        (["run", "04_toy", "-p", "k"], 1, "passgrad: -p 'k' is not NAME=VALUE; known"),
+        (["run", "04_toy", "-p", "k=x"], 1, "passgrad: the parameter k is int (default 10), got"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(call, arguments, status, message):
@@ -91,7 +91,7 @@ def test_no_arguments_shows_the_help(call):
 
 
 def test_parameters_are_listed(call):
-    status, out, _ = call("run", "01_toy", "--parameters", "-p", "k=7")
+    status, out, _ = call("run", "04_toy", "--parameters", "-p", "k=7")
     assert status == 0
     assert "\nk = 7  # int: " in out
 

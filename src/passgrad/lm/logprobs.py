@@ -2,16 +2,17 @@ r"""Log-probabilities of target tokens, :math:`\log \pi_\theta(\text{target} \mi
 for many sequences at once.
 
 Sequences that begin alike are packed into one row: the common prefix stands once, the tails follow
-each other, and a block mask lets a tail see the prefix and itself only. Position ids restart behind
-the prefix in each tail. The values are those of one sequence at a time; the prefix is computed (and
-differentiated) once instead of once a sequence, and logits exist only where a target token is
-predicted.
+each other, and a tail sees the prefix and itself only (:mod:`passgrad.lm.attention`; a block mask
+where a model cannot use that). Position ids restart behind the prefix in each tail. The values are
+those of one sequence at a time; the prefix is computed (and differentiated) once instead of once a
+sequence, and logits exist only where a target token is predicted.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,31 +20,31 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
+from passgrad.lm.attention import Tails, shared_prefix, supports, tails_of
 from passgrad.lm.tokens import TokenizedPrompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Attention over a packed row costs the square of its length although most of it is masked. On
-# SmolLM2-135M the square is a sixth of the matrix products at 512 tokens and a third at 1,000, so
-# rows stay short.
-DEFAULT_TOKEN_BUDGET = 512
+# Longer rows share a prefix among more sequences and hold more activations: at 1,024 tokens a
+# gradient of SmolLM2-135M takes about 1.5 GB of them, and a prefix of 100 tokens is a tenth.
+DEFAULT_TOKEN_BUDGET = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
     """One row of tokens holding several sequences.
 
-    ``input_ids``, ``position_ids``: (1, L). ``visible``: (1, 1, L, L) bool, query sees key, or None
-    where the row is one sequence, which every causal LM masks by itself. ``predictors``: (T,)
-    positions whose logits predict the target tokens ``targets`` (T,), which belong to sequence
-    ``owners`` (T,), an index into ``members``. ``members``: places of the sequences in the caller's
-    list.
+    ``input_ids``, ``position_ids``: (1, L). ``tails``: where the sequences go on behind the common
+    prefix, or None where the row is one sequence, which every causal LM masks by itself.
+    ``predictors``: (T,) positions whose logits predict the target tokens ``targets`` (T,), which
+    belong to sequence ``owners`` (T,), an index into ``members``. ``members``: places of the
+    sequences in the caller's list.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    visible: Tensor | None
+    tails: Tails | None
     predictors: Tensor
     targets: Tensor
     owners: Tensor
@@ -52,6 +53,16 @@ class Packed:
     @property
     def num_tokens(self) -> int:
         return self.input_ids.shape[1]
+
+    def visible(self) -> Tensor:
+        """(L, L) bool, query sees key: the block mask that says the same as ``tails``."""
+        causal = torch.ones(self.num_tokens, self.num_tokens, dtype=torch.bool).tril()
+        if self.tails is None:
+            return causal
+        places = self.tails.places
+        tail = torch.full((self.num_tokens,), -1)
+        tail[places] = torch.arange(len(places))[:, None]
+        return causal & ((tail == -1) | (tail == tail[:, None]))
 
 
 def pack(
@@ -113,7 +124,7 @@ def _common_length(a: Sequence[int], b: Sequence[int], *, limit: int) -> int:
 def _pack_row(prompts: Sequence[TokenizedPrompt], members: Sequence[int], shared: int) -> Packed:
     ids = list(prompts[members[0]].prefix[:shared])
     positions = list(range(shared))
-    blocks = [-1] * shared
+    lengths: list[int] = []
     predictors: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
@@ -131,14 +142,11 @@ def _pack_row(prompts: Sequence[TokenizedPrompt], members: Sequence[int], shared
         owners += [owner] * len(prompt.target)
         ids += tail
         positions += range(shared, shared + len(tail))
-        blocks += [owner] * len(tail)
-    block = torch.tensor(blocks)
-    causal = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
-    visible = causal & ((block[None, :] == -1) | (block[None, :] == block[:, None]))
+        lengths.append(len(tail))
     return Packed(
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
-        visible=visible[None, None] if len(members) > 1 else None,
+        tails=tails_of(shared, lengths) if len(members) > 1 else None,
         predictors=torch.tensor(predictors),
         targets=torch.tensor(targets),
         owners=torch.tensor(owners),
@@ -166,17 +174,24 @@ def packed_logprobs(
     """
     device = model.device
     inputs: dict[str, Any] = {"input_ids": row.input_ids.to(device), "use_cache": False}
-    if row.visible is not None:
+    attention: AbstractContextManager[None] = nullcontext()
+    if row.tails is not None:
         inputs["position_ids"] = row.position_ids.to(device)
-        inputs["attention_mask"] = additive_mask(row.visible.to(device), model.dtype)
+        if supports(model):
+            attention = shared_prefix(model, row.tails.to(device))
+        else:
+            inputs["attention_mask"] = additive_mask(
+                row.visible().to(device)[None, None], model.dtype
+            )
     predictors = row.predictors.to(device)
     selects = "logits_to_keep" in inspect.signature(model.forward).parameters
     if selects:
         inputs["logits_to_keep"] = predictors
-    if parameters is None:
-        logits = model(**inputs).logits[0]
-    else:
-        logits = torch.func.functional_call(model, dict(parameters), (), inputs).logits[0]
+    with attention:
+        if parameters is None:
+            logits = model(**inputs).logits[0]
+        else:
+            logits = torch.func.functional_call(model, dict(parameters), (), inputs).logits[0]
     if not selects:
         logits = logits[predictors]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,6 +65,23 @@ class Sampling:
             raise UserError(f"top_p is {self.top_p}; give a number in (0, 1] (1 keeps every token)")
         if self.top_k < 0:
             raise UserError(f"top_k is {self.top_k}; give 0 (every token) or a positive number")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an engine is asked for: ``num_samples`` completions of every prompt.
+
+    ``model``: a local folder or a hub name. ``prompts``: token ids. ``ends``: the tokens that end a
+    completion. ``max_new_tokens``: where it is cut off otherwise.
+    """
+
+    model: str
+    prompts: tuple[tuple[int, ...], ...]
+    num_samples: int
+    ends: tuple[int, ...]
+    max_new_tokens: int
+    settings: Sampling = Sampling()
+    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,8 +193,3 @@ def _typed(table: pa.Table) -> pa.Table:
                 f"which is not {field.type}; write it again"
             ) from error
     return pa.table(columns, schema=SCHEMA)
-
-
-def as_rows(settings: Sampling, **columns: Any) -> dict[str, Any]:
-    """One row of :data:`SCHEMA` with the sampling settings filled in."""
-    return {**columns, **asdict(settings)}

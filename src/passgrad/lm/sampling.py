@@ -10,7 +10,7 @@ import importlib.util
 import platform
 import sys
 import warnings
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +19,7 @@ import torch
 
 from passgrad.errors import UserError
 from passgrad.lm.models import load_tokenizer, resolve
-from passgrad.lm.rollouts import SCHEMA, Completion, Rollouts, Sampling, as_rows
+from passgrad.lm.rollouts import SCHEMA, Completion, Request, Rollouts, Sampling
 from passgrad.lm.tokens import check_stops, encode, stop_ids
 from passgrad.tasks.base import Task
 
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
 VLLM_MISSING = "vLLM is not installed"
 
 Engine = Literal["auto", "vllm", "transformers"]
-
-#: (model folder or hub name, prompts as token ids, n, end tokens, max new tokens, settings,
-#: progress) -> completions
-Drawer = Callable[
-    [str, list[list[int]], int, tuple[int, ...], int, Sampling, bool], list[list[Completion]]
-]
 
 
 def sample(
@@ -57,14 +51,13 @@ def sample(
     :raises UserError: For num_samples < 1, an unknown engine, a stop that is not one token, or
         ``engine="vllm"`` where vLLM cannot run.
     """
-    settings = settings or Sampling()
     if num_samples < 1:
         raise UserError(f"num_samples is {num_samples}; draw at least one completion a prompt")
     if not task.prompts:
         raise UserError(f"the task {task.name} has no prompts; give at least one")
     place = resolve(model)
     tokenizer = load_tokenizer(place)
-    prompts = [encode(tokenizer, prompt.text) for prompt in task.prompts]
+    prompts = tuple(tuple(encode(tokenizer, prompt.text)) for prompt in task.prompts)
     for prompt, ids in zip(task.prompts, prompts, strict=True):
         if not ids:
             raise UserError(
@@ -72,10 +65,11 @@ def sample(
                 "a language model needs at least one token to start from"
             )
     ends = _end_tokens(tokenizer, task)
-    name, drawn = _draw(
-        engine, place, prompts, num_samples, ends, task.max_new_tokens, settings, progress
+    request = Request(
+        place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(), progress
     )
-    return _judge(task, tokenizer, ends, drawn, name, settings)
+    name, drawn = _draw(engine, request)
+    return _judge(task, tokenizer, request, drawn, name)
 
 
 def vllm_problem() -> str | None:
@@ -110,10 +104,7 @@ def _end_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> tuple[int, ..
     return stop
 
 
-def _draw(
-    engine: Engine, place: str, prompts: list[list[int]], n: int, ends: tuple[int, ...], limit: int,
-    settings: Sampling, progress: bool,
-) -> tuple[str, list[list[Completion]]]:  # fmt: skip
+def _draw(engine: Engine, request: Request) -> tuple[str, list[list[Completion]]]:
     if engine not in ("auto", "vllm", "transformers"):
         raise UserError(f"unknown engine {engine!r}; the engines are auto, vllm and transformers")
     problem = vllm_problem() if engine != "transformers" else "transformers was asked for"
@@ -121,7 +112,7 @@ def _draw(
         from passgrad.lm.vllm_engine import EngineError, draw
 
         try:
-            return "vllm", draw(place, prompts, n, ends, limit, settings, progress)
+            return "vllm", draw(request)
         except EngineError as error:
             problem = str(error)
     if engine == "vllm":
@@ -130,13 +121,19 @@ def _draw(
         warnings.warn(f"drawing with transformers, which is slower: {problem}", stacklevel=3)
     from passgrad.lm.transformers_engine import draw as draw_slowly
 
-    return "transformers", draw_slowly(place, prompts, n, ends, limit, settings, progress)
+    return "transformers", draw_slowly(request)
 
 
 def _judge(
-    task: Task, tokenizer: PreTrainedTokenizerBase, ends: tuple[int, ...],
-    drawn: list[list[Completion]], engine: str, settings: Sampling,
+    task: Task, tokenizer: PreTrainedTokenizerBase, request: Request,
+    drawn: list[list[Completion]], engine: str,
 ) -> Rollouts:  # fmt: skip
+    common = {
+        "engine": engine,
+        "max_new_tokens": request.max_new_tokens,
+        "stop": task.stop,
+        **asdict(request.settings),
+    }
     rows = []
     for prompt, completions in zip(task.prompts, drawn, strict=True):
         verdicts: dict[tuple[int, ...], tuple[str, float]] = {}
@@ -144,7 +141,7 @@ def _judge(
             ids = completion.token_ids
             if ids not in verdicts:
                 # Many completions of a short answer are the same: each is judged once.
-                ended = bool(ids) and ids[-1] in ends
+                ended = bool(ids) and ids[-1] in request.ends
                 text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
                 # A completion that ran into the length limit never gave its answer the stop that
                 # makes it one.
@@ -152,20 +149,17 @@ def _judge(
                 verdicts[ids] = (text, float(done and task.verify(text, prompt)))
             text, reward = verdicts[ids]
             rows.append(
-                as_rows(
-                    settings,
-                    prompt_id=prompt.id,
-                    group=prompt.group,
-                    prompt=prompt.text,
-                    sample=number,
-                    completion_ids=list(ids),
-                    completion=text,
-                    reward=reward,
-                    logprob=completion.logprob,
-                    finish_reason=completion.finish_reason,
-                    engine=engine,
-                    max_new_tokens=task.max_new_tokens,
-                    stop=task.stop,
-                )
+                {
+                    "prompt_id": prompt.id,
+                    "group": prompt.group,
+                    "prompt": prompt.text,
+                    "sample": number,
+                    "completion_ids": list(ids),
+                    "completion": text,
+                    "reward": reward,
+                    "logprob": completion.logprob,
+                    "finish_reason": completion.finish_reason,
+                    **common,
+                }
             )
     return Rollouts(pa.Table.from_pylist(rows, schema=SCHEMA))

@@ -8,7 +8,7 @@ import torch
 
 from passgrad.lm.logprobs import pack, packed_logprobs
 from passgrad.lm.models import load_model
-from passgrad.lm.rollouts import Completion, Sampling
+from passgrad.lm.rollouts import Completion, Request
 from passgrad.lm.tokens import TokenizedPrompt
 
 if TYPE_CHECKING:
@@ -19,20 +19,13 @@ if TYPE_CHECKING:
 _BATCH = 128
 
 
-def draw(
-    place: str,
-    prompts: list[list[int]],
-    num_samples: int,
-    ends: tuple[int, ...],
-    max_new_tokens: int,
-    settings: Sampling,
-    progress: bool,
-) -> list[list[Completion]]:
+def draw(request: Request) -> list[list[Completion]]:
     """Completions of each prompt, token ids in, token ids out."""
     from transformers import GenerationConfig
     from transformers.utils.logging import tqdm
 
-    model, tokenizer = load_model(place)
+    model, tokenizer = load_model(request.model)
+    settings, ends, prompts = request.settings, request.ends, request.prompts
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     # Every field of the law is given: what the model folder says about sampling must not enter.
     law = GenerationConfig(
@@ -40,18 +33,21 @@ def draw(
         temperature=settings.temperature,
         top_p=settings.top_p,
         top_k=settings.top_k,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=request.max_new_tokens,
         eos_token_id=list(ends),
         pad_token_id=padding,
     )
     # Prompts of like length share a batch, so that little of it is padding.
     jobs = sorted(
-        (i for i in range(len(prompts)) for _ in range(num_samples)), key=lambda i: len(prompts[i])
+        (i for i in range(len(prompts)) for _ in range(request.num_samples)),
+        key=lambda i: len(prompts[i]),
     )
     drawn: list[list[tuple[int, ...]]] = [[] for _ in prompts]
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        for start in tqdm(range(0, len(jobs), _BATCH), disable=not progress, desc="completions"):
+        for start in tqdm(
+            range(0, len(jobs), _BATCH), disable=not request.progress, desc="completions"
+        ):
             batch = jobs[start : start + _BATCH]
             for i, ids in zip(
                 batch, _generate(model, [prompts[i] for i in batch], law, padding), strict=True
@@ -66,10 +62,10 @@ def draw(
 
 
 def _generate(
-    model: Any, prompts: list[list[int]], law: GenerationConfig, padding: int
+    model: Any, prompts: list[tuple[int, ...]], law: GenerationConfig, padding: int
 ) -> list[list[int]]:
     longest = max(map(len, prompts))
-    rows = torch.tensor([[padding] * (longest - len(ids)) + ids for ids in prompts])
+    rows = torch.tensor([[padding] * (longest - len(ids)) + [*ids] for ids in prompts])
     mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts])
     made = model.generate(
         input_ids=rows.to(model.device), attention_mask=mask.to(model.device), generation_config=law
@@ -87,14 +83,14 @@ def _until(ids: list[int], ends: tuple[int, ...]) -> tuple[int, ...]:
 
 @torch.no_grad()
 def _score(
-    model: PreTrainedModel, prompt: list[int], completions: list[tuple[int, ...]]
+    model: PreTrainedModel, prompt: tuple[int, ...], completions: list[tuple[int, ...]]
 ) -> dict[tuple[int, ...], float]:
     """The log-probability of each distinct completion, in packed passes: cheaper than to keep the
     logits of every step of every batch.
     """
     distinct = list(dict.fromkeys(completions))
     scores: dict[tuple[int, ...], float] = {}
-    for row in pack([TokenizedPrompt(tuple(prompt), ids) for ids in distinct]):
+    for row in pack([TokenizedPrompt(prompt, ids) for ids in distinct]):
         for member, value in zip(row.members, packed_logprobs(model, row).tolist(), strict=True):
             scores[distinct[member]] = value
     return scores

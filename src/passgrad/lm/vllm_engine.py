@@ -7,8 +7,10 @@ notebook kernel, as it was.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from passgrad.lm.rollouts import Completion, Sampling
+from passgrad.lm.rollouts import Completion, Request
 
 # What the user has set in the environment stays.
 _ENVIRONMENT = {
@@ -25,56 +27,78 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 
+# From here on a core for the scheduler costs less than it saves.
+_MANY_CORES = 4
+
 
 class EngineError(RuntimeError):
     """vLLM did not start, or stopped before it had drawn everything."""
 
 
-def draw(
-    place: str,
-    prompts: list[list[int]],
-    num_samples: int,
-    ends: tuple[int, ...],
-    max_new_tokens: int,
-    settings: Sampling,
-    progress: bool,
-) -> list[list[Completion]]:
-    """Completions of each prompt, token ids in, token ids out."""
-    request = {
-        "model": place,
-        "prompts": prompts,
-        "num_samples": num_samples,
-        "ends": list(ends),
-        "max_new_tokens": max_new_tokens,
-        "settings": asdict(settings),
-        "progress": progress,
-    }
-    drawn = ask(request)["drawn"]
+def draw(request: Request) -> list[list[Completion]]:
+    """Completions of each prompt, token ids in, token ids out.
+
+    :raises EngineError: If the worker fails or dies.
+    """
     return [
-        [Completion(tuple(ids), reason, logprob) for ids, reason, logprob in row] for row in drawn
+        [Completion(tuple(ids), reason, logprob) for ids, reason, logprob in row]
+        for row in ask(request)["drawn"]
     ]
 
 
-def ask(request: dict[str, Any]) -> dict[str, Any]:
+def ask(request: Request) -> dict[str, Any]:
     """The response of :mod:`passgrad.lm.vllm_worker` to one request.
 
     :raises EngineError: If the worker fails or dies.
     """
-    progress = request["progress"]
     with tempfile.TemporaryDirectory(prefix="passgrad-vllm-") as folder:
         asked, answered = Path(folder, "request.json"), Path(folder, "response.json")
-        asked.write_text(json.dumps(request), encoding="utf-8")
-        done = subprocess.run(
+        asked.write_text(json.dumps(asdict(request)), encoding="utf-8")
+        status = _run(
             [sys.executable, "-m", "passgrad.lm.vllm_worker", str(asked), str(answered)],
-            env=_ENVIRONMENT | dict(os.environ),
-            stdout=subprocess.DEVNULL,
-            stderr=None if progress else subprocess.DEVNULL,
+            quiet=not request.progress,
         )
         if not answered.is_file():
             raise EngineError(
-                f"its process ended with status {done.returncode} (out of memory if that is -9)"
+                f"its process ended with status {status} (out of memory if that is -9)"
             )
         response = json.loads(answered.read_text(encoding="utf-8"))
     if "error" in response:
         raise EngineError(response["error"])
     return response
+
+
+def _run(command: list[str], *, quiet: bool) -> int:
+    """The status of the command, none of whose processes outlives this call.
+
+    vLLM starts an engine as a process of its own, which goes on when only the worker is killed.
+    The worker leads a session, and whatever is left of it is killed.
+    """
+    worker = subprocess.Popen(
+        command,
+        env=_small_machine() | _ENVIRONMENT | dict(os.environ),
+        # The worker ends when this pipe does, also when this process is killed outright.
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if quiet else None,
+        start_new_session=True,
+    )
+    try:
+        return worker.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.communicate()
+
+
+def _small_machine() -> dict[str, str]:
+    """On a few cores, all of them for the engine.
+
+    vLLM keeps one core for its scheduler, which is half of a machine with two.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    if cores >= _MANY_CORES:
+        return {}
+    return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(cores)}

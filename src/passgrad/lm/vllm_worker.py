@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
-# Prefix caching works in whole blocks, and the CPU default of 128 tokens is longer than most
-# prompts here, which would then be computed once a completion.
-_CPU_BLOCK = 32
+#: Prefix caching works in whole blocks, and the CPU default of 128 tokens is longer than most
+#: prompts here, which would then be computed once a completion. No smaller block starts.
+CPU_BLOCK = 32
 
 
 def generate(request: dict[str, Any]) -> dict[str, Any]:
-    """What the request asks for.
+    """What a :class:`~passgrad.lm.rollouts.Request`, as a dictionary, asks for.
 
     ``drawn``: for each prompt its completions, (token ids, finish reason, log-probability).
     ``seconds``: the wall time of ``load`` (imports and engine) and of ``generate``.
@@ -30,7 +32,7 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
     longest = max(map(len, prompts)) + request["max_new_tokens"]
     # float32 on a CPU: it is what the gradients are taken in, so what is sampled is what is
     # differentiated.
-    on_cpu = {"dtype": "float32", "block_size": _CPU_BLOCK, "enforce_eager": True}
+    on_cpu = {"dtype": "float32", "block_size": CPU_BLOCK, "enforce_eager": True}
     engine = LLM(
         model=request["model"],
         seed=settings["seed"],
@@ -84,5 +86,12 @@ def main(asked: Path, answered: Path) -> None:
     os.replace(scratch, answered)
 
 
+def end_with_the_caller() -> None:
+    """Once the caller's end of the pipe is gone, so are this process and the engine it started."""
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with_the_caller, daemon=True).start()
     main(Path(sys.argv[1]), Path(sys.argv[2]))

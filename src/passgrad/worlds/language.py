@@ -41,8 +41,8 @@ class LanguageWorld(World):
     holds now. The model itself is never changed, except that it is put in evaluation mode, since
     dropout would make the success rates random.
 
-    :param model: Any causal LM of transformers; to pack, it must take a four-dimensional attention
-        mask.
+    :param model: Any causal LM of transformers; to pack, it must take its attention by name from
+        transformers or a four-dimensional attention mask.
     :param prompts: :class:`~passgrad.tasks.base.Prompt` objects or (context, question, answer)
         triples. Prompts with the same context share its computation.
     :param stop: What ends an answer; part of the event.

@@ -1,6 +1,7 @@
 """Packing: what lies in a row, what sees what, and the log-probabilities that come out."""
 
 import itertools
+from unittest import mock
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passgrad.errors import UserError
+from passgrad.lm.attention import supports
 from passgrad.lm.logprobs import additive_mask, pack, packed_logprobs, share_prefixes
 from passgrad.lm.tokens import TokenizedPrompt
 
@@ -25,9 +27,7 @@ prompts = st.lists(prompt, min_size=1, max_size=9)
 
 def seen(row, query):
     """The keys that a query may look at, in order."""
-    if row.visible is None:
-        return list(range(query + 1))
-    return row.visible[0, 0, query].nonzero()[:, 0].tolist()
+    return row.visible()[query].nonzero()[:, 0].tolist()
 
 
 @settings(deadline=None, max_examples=150)
@@ -83,7 +83,7 @@ def test_contexts_are_kept_apart():
 
 def test_a_single_sequence_needs_no_mask():
     [row] = pack([TokenizedPrompt((1, 2, 3), (4, 5))])
-    assert row.visible is None
+    assert row.tails is None
     assert row.input_ids.tolist() == [[1, 2, 3, 4]]
     assert row.predictors.tolist() == [2, 3]
 
@@ -130,16 +130,30 @@ def test_all_continuations_of_one_length_add_up_to_one(make_tokenizer, tiny_mode
     assert float(values.max() - values.min()) > 1
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["shared prefix", "block mask"])
 @settings(deadline=None, max_examples=25)
 @given(some=prompts, token_budget=st.integers(1, 60))
-def test_values_are_those_of_the_plain_model(some, token_budget, tiny_model, plain_logprob):
+def test_values_are_those_of_the_plain_model(shared, some, token_budget, tiny_model, plain_logprob):
     model = tiny_model(seed=3)
+    assert supports(model)
     for row in pack(some, token_budget=token_budget):
-        with torch.no_grad():
+        with torch.no_grad(), mock.patch("passgrad.lm.logprobs.supports", return_value=shared):
             values = packed_logprobs(model, row)
         for value, member in zip(values, row.members, strict=True):
             expected = plain_logprob(model, some[member].prefix, some[member].target)
             assert float(value) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_model_with_another_attention_gets_the_mask(tiny_model):
+    model = tiny_model(attn_implementation="eager")
+    assert not supports(model)
+    [row] = pack([TokenizedPrompt((1, 2, 3, 4), (5, 6)), TokenizedPrompt((1, 2, 3, 7), (5,))])
+    masks = []
+    model.model.layers[0].self_attn.register_forward_pre_hook(
+        lambda module, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    packed_logprobs(model, row)
+    assert masks[0].shape == (1, 1, row.num_tokens, row.num_tokens)
 
 
 def test_low_precision_is_scored_in_float32(tiny_model):

@@ -1,6 +1,7 @@
 """The table of completions."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from passgrad.errors import UserError
-from passgrad.lm.rollouts import SCHEMA, Rollouts, Sampling, as_rows
+from passgrad.lm.rollouts import SCHEMA, Rollouts, Sampling
 
 
 def row(prompt="x", sample=0, reward=1.0, **changes):
@@ -17,7 +18,7 @@ def row(prompt="x", sample=0, reward=1.0, **changes):
         "completion_ids": [5, 6], "completion": "2", "reward": reward, "logprob": -0.5,
         "finish_reason": "stop", "engine": "transformers", "max_new_tokens": 4, "stop": "\n",
     }  # fmt: skip
-    return as_rows(Sampling(), **(columns | changes))
+    return columns | asdict(Sampling()) | changes
 
 
 def table(*rows):
@@ -45,9 +46,7 @@ def test_interleaved_rows_find_their_prompt():
     assert mixed.rewards.tolist() == [[1, 0], [0, 1]]
 
 
-def test_the_sampling_law_stands_in_every_row():
-    made = as_rows(Sampling(seed=3, temperature=0.5, top_p=0.9, top_k=7), prompt_id="x")
-    assert made == {"prompt_id": "x", "seed": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 7}
+def test_the_policy_itself_is_the_default_law():
     assert Sampling() == Sampling(seed=0, temperature=1.0, top_p=1.0, top_k=0)
 
 

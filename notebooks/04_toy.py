@@ -42,7 +42,8 @@ import torch
 from IPython.display import Markdown
 
 from passgrad import figures
-from passgrad.interference import conflict, proven_step_size, sufficient_k
+from passgrad.bounds import proven_step_size, sufficient_k
+from passgrad.interference import conflict
 from passgrad.objectives import PassAtK
 from passgrad.training.ascent import ascend
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
