@@ -14,7 +14,7 @@
 
 # %% [markdown]
 # (sec-toy)=
-# # The toy: interference between easy and hard prompts in a contextual bandit
+# # Prompt interference: easy against hard prompts in a contextual bandit
 #
 # **Result.** A policy with two parameters answers easy and hard prompts. A step up pass@k goes down pass@1, because pass@k weighs the hard prompts and their gradient opposes that of the easy ones.
 # Nothing in this chapter is sampled: closed forms and quadrature give every number.
@@ -78,6 +78,15 @@ seed: int = 0  # of the features in the kernel heat map
 # A policy that leans to 0 solves the easy prompt and fails the hard one.
 # With $z = \sigma (1 - \sigma)$ the gradients of the success rates are $-z \psi$ (easy) and $+z \psi$ (hard):
 # as the features are nearly the same, the gradients are nearly opposite.
+#
+# ```{prf:definition} Kernel and interference
+# :label: def-kernel
+#
+# The *kernel* of two prompts is $\kappa(x, x') = \langle \nabla p(x), \nabla p(x') \rangle$.
+# Two prompts *interfere positively* if $\kappa(x, x') > 0$, *negatively* if $\kappa(x, x') < 0$. Definition 3.1 of {cite:t}`barakat2026passk`, which leaves $\kappa = 0$ without a name.
+# ```
+#
+# A small step $\eta \nabla p(x')$ changes $p(x)$ by $\eta\, \kappa(x, x')$, up to terms of order $\eta^2$: negative interference means that learning one prompt unlearns another.
 
 # %%
 world = TwoPointBandit(separation=separation)
@@ -114,7 +123,7 @@ figures.show(draw, alt=alt, data=weights.assign(p=rates))
 # ## The conflict at each k
 #
 # For each prompt alone, $\nabla J_k(x) = w_k(x) \nabla J_1(x)$: the two objectives pull the same way.
-# Only the mean over prompts can turn them against each other (Proposition 4.1 of the paper):
+# Only the mean over prompts can turn them against each other (Proposition 4.1 of the paper; {ref}`sec-conflict` proves it):
 #
 # $$
 # \langle \nabla J_k, \nabla J_1 \rangle = \mathbb{E}[w_k a] = \mathbb{E}[w_k] \, \|\nabla J_1\|^2 + \mathrm{cov}(w_k, a).
@@ -138,7 +147,19 @@ assert (forms["gradients"] - forms["covariance form"]).abs().max() < 1e-12
 forms
 
 # %% [markdown]
-# The mean of $a$ is $\|\nabla J_1\|^2$, always positive. That it is positive says nothing; what counts is whether the prompts with large weights are those with negative agreement.
+# ```{prf:proposition} The mean agreement
+# :label: prop-mean-agreement
+#
+# $\mathbb{E}[a] = \|\nabla J_1\|^2 \ge 0$, whatever the prompts and the policy.
+#
+# Checked by {test}`test_mean_agreement`.
+# ```
+#
+# ```{prf:proof}
+# $\mathbb{E}[a] = \mathbb{E}_x \langle \nabla p(x), \nabla J_1 \rangle = \langle \mathbb{E}_x \nabla p(x), \nabla J_1 \rangle$, and $\mathbb{E}_x \nabla p(x) = \nabla J_1$.
+# ```
+#
+# So a positive mean says nothing; what counts is whether the prompts with large weights are those with negative agreement. The theorems on when that is so are in {ref}`sec-conflict`.
 # As $\mathbb{E}[w_k a]$ is defined for every real $k \ge 1$, the conflict starts at a definite $k$, its *threshold*.
 # Proposition 4.5 of the paper gives a $k$ from which there is certainly a conflict.
 
@@ -409,9 +430,33 @@ columns = ["hard", "theta", "cosine at start", "J_1 first", "J_1 last", "J_1 hig
 pd.DataFrame(rows, columns=columns).round(4)
 
 # %% [markdown]
-# ## Negative control: a policy that shares nothing
+# ## Two cases without conflict
 #
-# A table with one vector of logits for each prompt has $\kappa(x, x') = 0$ for $x \ne x'$. Then $a(x) = D(x) \|\nabla p(x)\|^2 \ge 0$, and no $k$ can conflict.
+# ```{prf:proposition} A kernel without negative entries
+# :label: prop-positive-kernel
+#
+# If $\kappa(x, x') \ge 0$ for almost all pairs of prompts, then $\langle \nabla J_k, \nabla J_m \rangle \ge 0$ for all $k, m \ge 1$. Proposition B.1 of {cite:t}`barakat2026passk`.
+#
+# Checked by {test}`test_positive_kernel`.
+# ```
+#
+# ```{prf:proof}
+# With independent prompts $x, x'$ the inner product is $\mathbb{E}_{x, x'}[w_k(x)\, w_m(x')\, \kappa(x, x')]$, and no factor is negative. Only the signs of the weights enter: it holds for any two increasing functions of the success rate in place of pass@k and pass@m.
+# ```
+#
+# ```{prf:proposition} A policy that shares nothing
+# :label: prop-tabular
+#
+# Let there be finitely many prompts, each with parameters of its own. Then $\kappa(x, x') = 0$ for $x \ne x'$, $a(x) = D(x) \|\nabla p(x)\|^2 \ge 0$, and no pass@k conflicts with pass@1.
+#
+# Checked by {test}`test_tabular_control`.
+# ```
+#
+# ```{prf:proof}
+# $\nabla p(x)$ and $\nabla p(x')$ have no nonzero coordinate in common. Of $a(x) = \sum_{x'} D(x')\, \kappa(x, x')$ the term of $x$ remains. The kernel has no negative entry, so {prf:ref}`prop-positive-kernel` applies.
+# ```
+#
+# The second case is our negative control: a table with one vector of logits for each prompt.
 # We give the table the success rates and the masses of the population, so that the weights are those of the bandit.
 
 # %%
@@ -498,7 +543,7 @@ float(answer)
 # :class: dropdown
 # ````
 #
-# The kernel of the two prompts is $-z_e z_h \, \psi_e \cdot \psi_h = -z_e z_h (1 - \delta^2 / 4)$. It is not negative when $\delta \ge 2$, and a kernel that is nowhere negative excludes every conflict (Proposition B.1 of the paper).
+# The kernel of the two prompts is $-z_e z_h \, \psi_e \cdot \psi_h = -z_e z_h (1 - \delta^2 / 4)$. It is not negative when $\delta \ge 2$, and a kernel that is nowhere negative excludes every conflict ({prf:ref}`prop-positive-kernel`).
 
 # %%
 for wide in (2.0, 3.0):
@@ -523,7 +568,7 @@ near.threshold
 # :class: dropdown
 # ````
 #
-# $\mathbb{E}[a] = \|\nabla J_1\|^2$ is positive for every policy. They should take the mean under the law $D_k \propto w_k D$: its sign is that of the inner product of the gradients.
+# $\mathbb{E}[a] = \|\nabla J_1\|^2$ is positive for every policy ({prf:ref}`prop-mean-agreement`). They should take the mean under the law $D_k \propto w_k D$: its sign is that of the inner product of the gradients.
 
 # %%
 plain_mean = float(at_k.masses @ at_k.agreement)

@@ -40,7 +40,7 @@ from passgrad.lm.models import load_model, save_model, weights_sha256
 from passgrad.lm.sampling import sample
 from passgrad.metrics import pass_at_k
 from passgrad.objectives import PassAtK
-from passgrad.stats import pass_at_k_interval, success_interval
+from passgrad.stats import pass_at_k_band, success_interval
 from passgrad.tasks.conventions import conventions
 from passgrad.tasks.gsm8k import gsm8k
 from passgrad.training.ascent import ascend
@@ -101,7 +101,9 @@ drawn.groupby("group", sort=False).head(3)[columns]
 right = drawn[drawn["reward"] == 1].drop_duplicates("prompt_id").set_index("prompt_id")
 known = pd.Series(np.log(exact), index=[prompt.id for prompt in world.prompts])
 gap = (right["logprob"] - known[right.index]).abs()
-print(f"{len(gap)} prompts were solved at least once; the log-probabilities differ by at most {gap.max():.1e}")
+print(
+    f"{len(gap)} prompts were solved at least once; the log-probabilities differ by at most {gap.max():.1e}"
+)
 assert gap.max() < 1e-2
 
 # %% [markdown]
@@ -136,31 +138,48 @@ def draw(ax):
     figures.legend(ax, loc="upper left")
 
 
-data = pd.DataFrame({"prompt": known.index, "group": world.groups, "exact": exact, "correct": correct, "samples": num_samples, "low": low, "high": high})
+data = pd.DataFrame(
+    {
+        "prompt": known.index,
+        "group": world.groups,
+        "exact": exact,
+        "correct": correct,
+        "samples": num_samples,
+        "low": low,
+        "high": high,
+    }
+)
 alt = f"Estimated against exact success rates of {len(exact)} prompts from {num_samples} completions each; {int(held.sum())} of {len(held)} intervals hold the exact value."
 figures.show(draw, alt=alt, data=data, size=(4.6, 4.4))
 
 # %% [markdown]
 # ## pass@k
 #
-# The unbiased estimate of pass@k needs no more than the counts. Its interval is over the choice of prompts: they are resampled, the completions are not, since a resampled set of completions holds duplicates and makes pass@k look smaller than it is.
+# The unbiased estimate of pass@k needs no more than the counts ({ref}`sec-pass-at-k`). The exact value is that of these very prompts, so the band takes them as fixed: it says what other completions of them would have given, for all $k$ at once.
 
 # %%
 rows = []
 for place, group in enumerate(("base 10", "base 9")):
     half = slice(place * num_prompts, (place + 1) * num_prompts)
-    for k in ks:
-        estimate, lower, upper = pass_at_k_interval(num_samples, correct[half], k)
-        truth = float((1 - (1 - exact[half]) ** k).mean())
-        rows.append((group, k, estimate, lower, upper, truth))
-estimates = pd.DataFrame(rows, columns=["group", "k", "estimate", "low", "high", "exact"])
+    band = pass_at_k_band(num_samples, correct[half], ks, prompts="fixed").to_frame()
+    truth = [float((1 - (1 - exact[half]) ** k).mean()) for k in ks]
+    rows.append(band.assign(group=group, exact=truth))
+estimates = pd.concat(rows, ignore_index=True)
 estimates.round(3)
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "pass@k of each base from completions, with 95 % intervals over prompts, and the exact value (line).", "name": "fig-sampled-passk"}, "image": {"alt": "Estimated and exact pass@k against k for both bases."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "pass@k of each base from completions, with a 95 % band that holds for all k at once, and the exact value (line).", "name": "fig-sampled-passk"}, "image": {"alt": "Estimated and exact pass@k against k for both bases."}}
 def draw(axes):
     for ax, (group, part) in zip(axes, estimates.groupby("group", sort=False), strict=True):
-        figures.points(ax, part["k"], part["estimate"], of=group, low=part["low"], high=part["high"], label="from completions")
+        figures.points(
+            ax,
+            part["k"],
+            part["estimate"],
+            of=group,
+            low=part["low"],
+            high=part["high"],
+            label="from completions",
+        )
         figures.curve(ax, part["k"], part["exact"], of="exact", exact=True, marker=None)
         figures.k_axis(ax, ks)
         ax.set(ylabel="pass@k", ylim=(0, 1.03))
@@ -173,10 +192,11 @@ alt = f"pass@k from {num_samples} completions and exact pass@k for k from {ks[0]
 figures.show(draw, alt=alt, data=estimates, ncols=2, size=(7.4, 3.2))
 
 # %% tags=["hide-input"]
+widest = estimates.loc[(estimates["high"] - estimates["low"]).idxmax()]
 covered = (estimates["low"] <= estimates["exact"]) & (estimates["exact"] <= estimates["high"])
 Markdown(
-    f"{int(covered.sum())} of the {len(covered)} intervals hold the exact value; those of one base are strongly dependent. "
-    "Where $k$ is close to $n$ and nearly every estimate is 1, resampling the prompts sees almost no spread, and the interval is too short: read pass@k there with care, or draw more completions than the largest $k$."
+    f"The bands hold the exact value at {int(covered.sum())} of the {len(covered)} points. "
+    f"They are widest at $k = {int(widest['k'])}$, for {widest['group']}."
 )
 
 # %% [markdown]
@@ -212,14 +232,21 @@ stored
 problems = stored["counts"]
 orders = [k for k in ks if k <= gsm8k_samples]
 solved = problems["correct"].astype(int).to_numpy()
-rows = [(k, *pass_at_k_interval(gsm8k_samples, solved, k)) for k in orders]
-words = pd.DataFrame(rows, columns=["k", "estimate", "low", "high"])
+words = pass_at_k_band(gsm8k_samples, solved, orders).to_frame()
 words.round(4)
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "pass@k on GSM8K word problems, few-shot at temperature 1, with 95 % intervals over prompts.", "name": "fig-sampled-gsm8k"}, "image": {"alt": "pass@k on GSM8K against k with intervals."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "pass@k on GSM8K word problems, few-shot at temperature 1, with a 95 % band over prompts and completions.", "name": "fig-sampled-gsm8k"}, "image": {"alt": "pass@k on GSM8K against k with its band."}}
 def draw(ax):
-    figures.curve(ax, words["k"], words["estimate"], of="sampled", low=words["low"], high=words["high"], label="GSM8K")
+    figures.curve(
+        ax,
+        words["k"],
+        words["estimate"],
+        of="sampled",
+        low=words["low"],
+        high=words["high"],
+        label="GSM8K",
+    )
     figures.k_axis(ax, orders)
     ax.set_ylabel("pass@k")
     ax.set_ylim(bottom=0)
@@ -231,7 +258,7 @@ figures.show(draw, alt=alt, data=words)
 # %% tags=["hide-input"]
 Markdown(
     f"Of {len(solved)} problems {int((solved > 0).sum())} came out right at least once in {gsm8k_samples} completions, and {problems['answered'].mean():.0%} of the completions name an answer at all. "
-    "Few problems carry all the successes, so the intervals are wide: for a model of this size at temperature 1 these samples say little more than that pass@1 is near zero."
+    "Few problems carry all the successes, so the band is wide: for a model of this size at temperature 1 these samples say little more than that pass@1 is near zero."
 )
 
 # %% [markdown]
@@ -239,7 +266,7 @@ Markdown(
 #
 # Agreement with the exact success rates was checked for short answers from one model, in float32.
 # An engine in lower precision, with quantised weights or with truncated sampling draws from another law; the exact values would then not be the truth to compare with.
-# The intervals of pass@k are over prompts drawn from the same kind; they do not speak of other tasks.
+# The band of the word problems is over problems drawn from the same file; it does not speak of other tasks.
 #
 # ## Exercises
 #

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "pass_at_k": "passgrad.metrics",
     "PassAtK": "passgrad.objectives",
+    "advantages": "passgrad.estimators",
     "conflict": "passgrad.interference",
     "ascend": "passgrad.training.ascent",
     "TwoPointBandit": "passgrad.worlds.bandit",
@@ -28,6 +29,7 @@ _HOMES = {
 __all__ = [
     "pass_at_k",
     "PassAtK",
+    "advantages",
     "conflict",
     "ascend",
     "TwoPointBandit",
@@ -41,6 +43,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from passgrad.errors import UserError
+    from passgrad.estimators import advantages
     from passgrad.interference import conflict
     from passgrad.lm.models import load_model
     from passgrad.metrics import pass_at_k

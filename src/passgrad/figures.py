@@ -74,6 +74,23 @@ _STYLES: dict[str, Style] = {
     "neutral": Style("#5f6872", "#9aa4af", "-", "."),
     "conflict": Style("#5f6872", "#9aa4af", _DOTTED, "x"),
     "control": Style("#5b4bb5", "#ada2f5", _DASH_DOT, "P"),
+    "score": Style("#00735a", "#36cfa0", "-", "^"),
+    "bootstrap": Style("#a32020", "#ff8f86", _DASHED, "P"),
+    "normal": Style("#806000", "#e6c04a", _DOTTED, "D"),
+    "spread": Style("#0063a8", "#5cb8f0", "-", "o"),
+    "two clusters": Style("#a03a80", "#ee9bce", _DASH_DOT, "v"),
+    "alike": Style("#5f6872", "#9aa4af", _LONG, "s"),
+    "bound": Style("#7a4f2a", "#d9ae84", _LONG, "d"),
+    "sharper bound": Style("#40607f", "#93b4d4", _DASHED, "h"),
+    "arcsin": Style("#006d77", "#5ccbd6", _DASH_DOT, "^"),
+    "arcsin pass@k": Style("#4f6800", "#b5d14a", _DOTTED, "v"),
+    "log": Style("#7a3fb0", "#c79bf2", _LONG, "P"),
+    "truncated log": Style("#a03a80", "#ee9bce", _DOTTED, "D"),
+    "plug-in": Style("#5f6872", "#9aa4af", _LONG, "X"),
+    "pkpo": Style("#5f6872", "#9aa4af", _DOTTED, "x"),
+    "pkpo-loo": Style("#7a4f2a", "#d9ae84", _DASH_DOT, "d"),
+    "pkpo-loo1": Style("#0063a8", "#5cb8f0", "-", "o"),
+    "centred-l2o": Style("#a03a80", "#ee9bce", _DASHED, "v"),
 }
 
 # Families of the language world are the easy and the hard prompts of the theory.
@@ -227,26 +244,13 @@ def curve(
         When neither an interval nor ``exact=True`` is given, when both are, when only one end is
         given, or when shapes differ.
     """
-    has_interval = _check_interval(of, low, high, exact)
-    xs, ys = _array(x), _array(y)
-    if xs.shape != ys.shape:
-        raise UserError(
-            f"the series {of!r} has {xs.size} places and {ys.size} values; give as many of each"
-        )
+    xs, ys, band = _series(of, x, y, low, high, exact)
     look = style_of(of)
-    keywords: dict[str, Any] = {
-        "color": COLOURS[of],
-        "linestyle": look.dash,
-        "marker": look.marker if xs.size <= 16 else None,
-        "label": of if label is None else label or None,
-    }
-    keywords.update(style)
+    marker = look.marker if xs.size <= 16 else None
+    keywords = _keywords(of, label, linestyle=look.dash, marker=marker) | style
     (line,) = ax.plot(xs, ys, **keywords)
-    if has_interval:
-        lows, highs = _array(low), _array(high)
-        if lows.shape != ys.shape or highs.shape != ys.shape:
-            raise UserError(f"the interval of the series {of!r} has not the shape of its values")
-        ax.fill_between(xs, lows, highs, color=keywords["color"], alpha=0.22, linewidth=0)
+    if band is not None:
+        ax.fill_between(xs, *band, color=keywords["color"], alpha=0.22, linewidth=0)
     return line
 
 
@@ -265,19 +269,35 @@ def points(
     """Unconnected points with vertical intervals ``[low, high]``, or declared ``exact``; see
     :func:`curve`.
     """
-    has_interval = _check_interval(of, low, high, exact)
-    xs, ys = _array(x), _array(y)
-    keywords: dict[str, Any] = {
-        "color": COLOURS[of],
-        "linestyle": "none",
-        "marker": style_of(of).marker,
-        "label": of if label is None else label or None,
-    }
-    keywords.update(style)
-    if has_interval:
-        spread = np.abs(np.vstack([ys - _array(low), _array(high) - ys]))
+    xs, ys, band = _series(of, x, y, low, high, exact)
+    keywords = _keywords(of, label, linestyle="none", marker=style_of(of).marker) | style
+    if band is not None:
+        spread = np.abs(np.vstack([ys - band[0], band[1] - ys]))
         return ax.errorbar(xs, ys, yerr=spread, elinewidth=1.1, capsize=0, **keywords)
     return ax.plot(xs, ys, **keywords)[0]
+
+
+def _series(
+    of: str, x: Any, y: Any, low: Any, high: Any, exact: bool
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Places, values and the ends of the intervals (None for exact values), all of one shape."""
+    has_interval = _check_interval(of, low, high, exact)
+    xs, ys = _array(x), _array(y)
+    if xs.shape != ys.shape:
+        raise UserError(
+            f"the series {of!r} has {xs.size} places and {ys.size} values; give as many of each"
+        )
+    if not has_interval:
+        return xs, ys, None
+    lows, highs = _array(low), _array(high)
+    if lows.shape != ys.shape or highs.shape != ys.shape:
+        raise UserError(f"the interval of the series {of!r} has not the shape of its values")
+    return xs, ys, (lows, highs)
+
+
+def _keywords(of: str, label: str | None, **look: Any) -> dict[str, Any]:
+    """What matplotlib is told about the object: its ink, its name in the legend, its look."""
+    return {"color": COLOURS[of], "label": of if label is None else label or None, **look}
 
 
 def _check_interval(of: str, low: Any, high: Any, exact: bool) -> bool:

@@ -17,18 +17,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from passgrad import exponential_sums
 from passgrad.errors import UserError
 from passgrad.objectives import PassAtK, check_k
 from passgrad.worlds.base import World
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pandas import DataFrame
 
 _LARGEST_K = 1e6
-_GRID_POINTS = 4001
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,26 +68,10 @@ class Conflict:
     def threshold(self) -> float:
         """The first real k >= 1 at which <grad J_k, grad J_1> turns negative; nan if none does.
 
-        The root of E[w_k a] is bracketed on a grid that is geometric in k - 1, up to k = 10^6,
-        and found to 1e-12. Two changes of sign within 0.7 % of each other would go unnoticed.
+        The first of :func:`crossings`, to rounding; k beyond 10^6 are not looked at.
         """
-        from scipy.optimize import brentq
-
-        steps = torch.logspace(-6, math.log10(_LARGEST_K - 1), _GRID_POINTS, dtype=torch.float64)
-        low = 1.0
-        for high in (1 + steps).tolist():
-            if self._sign_at(high) < 0:
-                return float(brentq(self._sign_at, low, high, xtol=1e-12))
-            low = high
-        return math.nan
-
-    def _sign_at(self, k: float) -> float:
-        """E[w_k a] up to a positive factor, which keeps large k from underflowing to zero."""
-        terms = self.masses * self.agreement
-        log_failure = torch.log1p(-self.success).clamp(min=-1e300)  # at p = 1, k = 1: 0 * (-inf)
-        largest = log_failure[terms != 0].max() if terms.any() else 0.0
-        # A prompt without agreement adds nothing, but may lie above the largest: exp(inf) * 0.
-        return float(terms @ torch.exp((k - 1) * (log_failure - largest).clamp(max=0)))
+        found = crossings(self)
+        return float(found[0]) if len(found) else math.nan
 
     def inner_product_at(self, k: float) -> float:
         """E[w_k a] = <grad J_k, grad J_1> for any real k >= 1 (paper, Proposition 4.1)."""
@@ -98,6 +84,21 @@ class Conflict:
         mean_agreement = self.masses @ self.agreement
         covariance = deviation @ (self.masses * (self.agreement - mean_agreement))
         return mean_weight * self.norm_at_1**2 + covariance
+
+    def correlation_form(self) -> tuple[Tensor, Tensor]:
+        """The correlation of w_k and a over prompts, and the value below which it is a conflict.
+
+        Both (K,): rho and -E[w_k] ||grad J_1||^2 / (sigma_w sigma_a) (paper, Appendix A).
+        nan where the weights or the agreements do not vary, as the weights do not at k = 1.
+        """
+        mean_weight = self.weights @ self.masses
+        deviation = self.weights - mean_weight[:, None]
+        centred = self.agreement - self.masses @ self.agreement
+        scale = (deviation.square() @ self.masses * (self.masses @ centred.square())).sqrt()
+        return (
+            deviation @ (self.masses * centred) / scale,
+            -mean_weight * self.norm_at_1**2 / scale,
+        )
 
     def reweighted(self, k: float) -> Tensor:
         """The law D_k(x) proportional to w_k(x) D(x), (N,) (paper, eq. 11).
@@ -173,55 +174,46 @@ def conflict(
     )
 
 
-def conflict_strength(curve: Conflict, k: float, *, margin: float, score_bound: float) -> float:
-    """The delta = m W_- - G^2 W_+ with <grad J_k, grad J_1> <= -delta (paper, Corollary 4.4).
+def sign_changes(curve: Conflict, *, cumulated: bool = False) -> int:
+    """An upper bound on the number of k > 1 at which <grad J_k, grad J_1> changes its sign.
 
-    W_- and W_+ are the means of w_k over the prompts with a(x) <= -m and over the others, m > 0 is
-    ``margin`` and G^2 = ``score_bound`` bounds E||grad log pi||^2 on every prompt.
-    A positive delta proves a conflict. (The paper prints "delta < 0"; its proofs use delta > 0.)
+    As a function of k - 1 it is k times an exponential sum over prompts with the rates
+    -log(1 - p(x)). By the generalised rule of signs it has no more zeros, counted with
+    multiplicity, than the agreement, averaged over prompts of equal success rate, has changes of
+    sign in the order of the success rate. One change therefore means one threshold.
+    With ``cumulated`` it is the number of changes of the cumulated agreement, u -> E[a; p <= u],
+    a bound that is never larger. Both exceed the number of zeros by an even number (the first of
+    the zeros at all real k, the second of those at k > 1). Prompts of p = 1 have no part in it.
     """
-    weighted = curve.masses * PassAtK(k).weight(curve.success)
-    against = _against(curve, margin)
-    return float(margin * weighted[against].sum() - score_bound * weighted[~against].sum())
+    _, terms = exponential_sums.ordered(*_finite_terms(curve))
+    return exponential_sums.sign_changes(np.cumsum(terms) if cumulated else terms)
 
 
-def sufficient_k(curve: Conflict, *, margin: float, score_bound: float) -> float:
-    """The k* beyond which Proposition 4.5 proves a conflict; nan where its premise does not hold.
+def crossings(curve: Conflict, *, up_to: float = _LARGEST_K) -> Tensor:
+    """All k, 1 <= k < ``up_to``, at which <grad J_k, grad J_1> changes its sign, (C,), increasing.
 
-    The premise: the prompts with a(x) <= -m have mass q > 0, and each of them has a lower success
-    rate than every other prompt. It is sufficient only, see :attr:`Conflict.threshold`.
+    None is missed but for rounding (:func:`passgrad.exponential_sums.sign_change_points`); their
+    number is at most :func:`sign_changes`. The first of them goes from agreement to conflict.
+    ``up_to`` may be infinite. The default leaves out what only the law of p within 10^-6 of zero
+    decides: where quadrature stands for a population, that is a matter of its last nodes.
+    Raises UserError for ``up_to`` below 1.
     """
-    against = _against(curve, margin)
-    if not against.any() or against.all():
-        return math.nan
-    highest, lowest = float(curve.success[against].max()), float(curve.success[~against].min())
-    if not highest < lowest < 1:
-        return math.nan
-    q = float(curve.masses[against].sum())
-    ratio = math.log((1 - q) * score_bound / (q * margin))
-    return max(1.0, 1 + ratio / (math.log1p(-highest) - math.log1p(-lowest)))
+    if not up_to >= 1:
+        raise UserError(f"up_to must be at least 1, got {up_to}")
+    rates, terms = _finite_terms(curve)
+    found = 1 + exponential_sums.sign_change_points(rates, terms, up_to - 1)
+    # Prompts of p = 1 count at k = 1 and at no k above: the product may jump there.
+    solved = float((curve.masses * curve.agreement)[curve.success == 1].sum())
+    if (terms.sum() + solved) * terms.sum() < 0:
+        found = np.insert(found, 0, 1.0)
+    return torch.from_numpy(found)
 
 
-def proven_step_size(
-    curve: Conflict, k: float, *, margin: float, score_bound: float, curvature_bound: float
-) -> float:
-    """The step size below which a step along grad J_k provably lowers J_1 and raises J_k.
-
-    It is min(delta / C_2, 1 / L_k) of Proposition 4.6, with L_k = k^2 G^2 + k F,
-    C_2 = k^2 G^2 L_1 / 2 and F = ``curvature_bound`` >= E||Hess log pi||; 0 where delta <= 0.
-    The step must be strictly smaller: at the end point (which the paper includes) the bound gives
-    J_1 no higher, but not lower.
-    """
-    delta = conflict_strength(curve, k, margin=margin, score_bound=score_bound)
-    smoothness = k**2 * score_bound + k * curvature_bound
-    curvature = k**2 * score_bound * (score_bound + curvature_bound) / 2
-    return max(0.0, min(delta / curvature, 1 / smoothness))
-
-
-def _against(curve: Conflict, margin: float) -> Tensor:
-    if not margin > 0:
-        raise UserError(f"margin must be positive, got {margin}")
-    return curve.agreement <= -margin
+def _finite_terms(curve: Conflict) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The rates -log(1 - p) and coefficients D a of the exponential sum, where p < 1."""
+    below_1 = curve.success < 1
+    terms = (curve.masses * curve.agreement)[below_1]
+    return -torch.log1p(-curve.success[below_1]).numpy(), terms.numpy()
 
 
 def _check_ks(ks: Iterable[float] | Tensor) -> list[float]:

@@ -1,7 +1,7 @@
 """A small book for the tests.
 
-The project's configuration, prose and extensions, the first chapter in the smoke profile, and a
-page that stands in for each of the others.
+The project's configuration, prose and extensions, one chapter in the smoke profile, and a page that
+stands in for each of the others.
 """
 
 import os
@@ -15,7 +15,19 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-LINKED = ("_config.yml", "_toc.yml", "book", "data", "pyproject.toml", "requirements", "src")
+LINKED = [
+    "_config.yml",
+    "_toc.yml",
+    "book",
+    "data",
+    "pyproject.toml",
+    "requirements",
+    "src",
+    "tests",
+]
+
+#: the chapter that is executed
+CHAPTER = "notebooks/04_toy"
 
 
 def chapters():
@@ -46,6 +58,16 @@ class Book:
         )  # fmt: skip
 
 
+#: what other pages refer to by its label
+STATEMENT = """
+```{{prf:{kind}}} A statement that stands in
+:label: {label}
+
+It says nothing.
+```
+"""
+
+
 #: a chapter that runs in a second, for tests that build several times
 TINY = """\
 # ---
@@ -60,7 +82,7 @@ TINY = """\
 # {label}
 # # A page that stands in
 #
-# {cites}
+# {text}
 
 # %%
 1 + 1
@@ -74,12 +96,20 @@ def cited(path):
     return found
 
 
+def statements(source):
+    """Stand-ins for the statements of a chapter."""
+    text = re.sub(r"^# ?", "", source.read_text(), flags=re.MULTILINE)
+    found = re.findall(r"^`{3,}\{prf:(\w+)\}.*\n:label: (\S+)$", text, re.MULTILINE)
+    return "".join(STATEMENT.format(kind=kind, label=label) for kind, label in found)
+
+
 def stand_in(page):
-    """Label and citations of a chapter, so that the other pages find what they refer to."""
+    """Label, citations and statements of a chapter, so that other pages find what they refer to."""
     source = ROOT / f"{page}.py"
-    keys = sorted(cited(source)) if source.is_file() else []
-    label = label_of(source) if source.is_file() else ""
-    return label, " ".join(f"{{cite}}`{key}`" for key in keys)
+    if not source.is_file():
+        return "", ""
+    cites = " ".join(f"{{cite}}`{key}`" for key in sorted(cited(source)))
+    return label_of(source), cites + "\n" + statements(source)
 
 
 def make(folder, *, tiny=False):
@@ -87,19 +117,20 @@ def make(folder, *, tiny=False):
     for name in LINKED:
         if (ROOT / name).exists():
             (folder / name).symlink_to(ROOT / name)
-    first, *others = chapters()
     if tiny:
-        label, cites = stand_in(first)
-        (folder / f"{first}.py").write_text(TINY.format(label=label, cites=cites))
+        label, text = stand_in(CHAPTER)
+        text = text.strip().replace("\n", "\n# ")
+        (folder / f"{CHAPTER}.py").write_text(TINY.format(label=label, text=text))
         for profile in ("smoke", "cpu"):
             (folder / "notebooks" / "profiles" / f"{profile}.yml").write_text("")
     else:
-        shutil.copy(ROOT / f"{first}.py", folder / f"{first}.py")
+        shutil.copy(ROOT / f"{CHAPTER}.py", folder / f"{CHAPTER}.py")
         for profile in (ROOT / "notebooks" / "profiles").glob("*.yml"):
             shutil.copy(profile, folder / "notebooks" / "profiles")
-    for page in others:
-        label, cites = stand_in(page)
-        (folder / f"{page}.md").write_text(f"{label}\n# A page that stands in\n\n{cites}\n")
+    for page in chapters():
+        if page != CHAPTER:
+            label, text = stand_in(page)
+            (folder / f"{page}.md").write_text(f"{label}\n# A page that stands in\n\n{text}\n")
     return Book(folder)
 
 

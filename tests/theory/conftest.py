@@ -1,4 +1,4 @@
-"""A policy with shared parameters, written with autograd and without the package's formulas."""
+"""Policies with shared parameters, written with autograd and without the package's formulas."""
 
 import pytest
 import torch
@@ -27,11 +27,24 @@ class SharedPolicy(World):
     def own_parameters(self):
         return self.theta
 
-    def p(self, theta):
+    def probabilities(self, theta):
+        """pi_theta(y | x), (N, 3)."""
         first, second = theta.split([3 * self.width, self.width * 3])
         hidden = torch.tanh(self.contexts @ first.view(3, self.width))
-        logits = hidden @ second.view(self.width, 3)
-        return logits.softmax(dim=1)[torch.arange(len(logits)), self.correct]
+        return (hidden @ second.view(self.width, 3)).softmax(dim=1)
+
+    def p(self, theta):
+        pi = self.probabilities(theta)
+        return pi[torch.arange(len(pi)), self.correct]
+
+    def scores(self):
+        """grad log pi(y | x), (N, 3, d), one answer at a time, at the policy's own theta."""
+        jacobian = torch.func.jacrev(lambda theta: self.probabilities(theta).log())
+        return jacobian(self.theta)
+
+    def hessian(self, function):
+        """The Hessian of function(p(theta)) at the policy's own theta."""
+        return torch.func.hessian(lambda theta: function(self.p(theta)))(self.theta)
 
     def success(self, theta=None):
         return self.p(self.parameters(theta))
@@ -52,6 +65,47 @@ class SharedPolicy(World):
         return torch.stack([torch.func.jvp(self.p, (theta,), (v,))[1] for v in directions])
 
 
+class LinearPolicy(SharedPolicy):
+    """A softmax of three actions, linear in bounded features: its scores are bounded, always.
+
+    With ||phi|| <= 1, E||s||^2 = ||phi||^2 (1 - sum pi^2) <= 2/3, and the Hessian of log pi is
+    minus the covariance of the actions times phi phi^T, of norm at most 1/2.
+    """
+
+    score_bound, curvature_bound = 2 / 3, 1 / 2
+
+    def __init__(self, seed: int, num_prompts: int = 5, size: float = 3.0) -> None:
+        super().__init__(seed, num_prompts)
+        self.contexts /= self.contexts.norm(dim=1).max()
+        self.num_parameters = 9
+        self.theta = size * self.normal(9)
+
+    def probabilities(self, theta):
+        return (self.contexts @ theta.view(3, 3)).softmax(dim=1)
+
+
+class AnglePolicy(SharedPolicy):
+    """Two answers of which one is right with p = sin(u . theta)^2, for unit vectors u.
+
+    Its scores on the right and the wrong answer are 2 cot(u . theta) u and -2 tan(u . theta) u, so
+    that E||s||^2 = 4 and E||Hess log pi|| = 4 wherever 0 < p < 1: nothing is lost in Cauchy's and
+    Schwarz's inequality, and p may be small with a large slope.
+    """
+
+    score_bound, curvature_bound = 4.0, 4.0
+
+    def __init__(self, seed: int, num_prompts: int = 5) -> None:
+        super().__init__(seed, num_prompts)
+        self.contexts /= self.contexts.norm(dim=1, keepdim=True)
+        self.correct = torch.zeros(num_prompts, dtype=torch.long)
+        self.num_parameters = 3
+        self.theta = self.normal(3)
+
+    def probabilities(self, theta):
+        right = torch.sin(self.contexts @ theta).square()
+        return torch.stack([right, 1 - right], dim=1)
+
+
 @pytest.fixture(params=range(5))
 def policy(request):
     return SharedPolicy(request.param)
@@ -60,3 +114,20 @@ def policy(request):
 @pytest.fixture
 def make_policy():
     return SharedPolicy
+
+
+@pytest.fixture
+def make_linear_policy():
+    return LinearPolicy
+
+
+@pytest.fixture
+def make_angle_policy():
+    return AnglePolicy
+
+
+@pytest.fixture(params=[(kind, seed) for kind in (LinearPolicy, AnglePolicy) for seed in range(6)])
+def bounded_policy(request):
+    """A policy whose scores and curvatures have bounds that hold at every theta."""
+    kind, seed = request.param
+    return kind(seed)

@@ -5,6 +5,8 @@ import torch
 
 from passgrad.objectives import PassAtK
 
+pytestmark = pytest.mark.statement("prop-collinear")
+
 
 @pytest.mark.parametrize("k", [1, 2, 3.5, 10, 32])
 def test_the_pass_at_k_gradient_of_a_prompt_is_its_pass_at_1_gradient_times_the_weight(policy, k):

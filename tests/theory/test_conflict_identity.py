@@ -5,6 +5,8 @@ import torch
 
 from passgrad.interference import conflict
 
+pytestmark = pytest.mark.statement("prop-conflict-identity")
+
 KS = [1, 2, 3, 7.5, 10, 32, 100]
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from passgrad.interference import conflict
 
+pytestmark = pytest.mark.statement("prop-mean-agreement")
+
 
 def test_the_mean_agreement_is_the_squared_norm_of_the_gradient(policy):
     curve = conflict(policy)

@@ -9,10 +9,13 @@ import math
 import pytest
 import torch
 
-from passgrad.interference import conflict, conflict_strength, proven_step_size, sufficient_k
+from passgrad.bounds import conflict_strength, proven_step_size, sufficient_k
+from passgrad.interference import conflict
 from passgrad.objectives import PassAtK
 from passgrad.training.ascent import ascend
 from passgrad.worlds.bandit import TwoPointBandit
+
+pytestmark = pytest.mark.statement("prop-conflict-identity", "prop-sufficient-k", "prop-step-size")
 
 THETA = (-2.0, -2.0)
 WORLD = TwoPointBandit(separation=0.2, hard_fraction=0.5)

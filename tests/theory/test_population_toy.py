@@ -10,6 +10,8 @@ from passgrad.objectives import PassAtK
 from passgrad.training.ascent import ascend
 from passgrad.worlds.bandit import GaussianBandit
 
+pytestmark = pytest.mark.statement("prop-conflict-identity")
+
 CASES = [
     # theta, hard fraction, cosine, J_1 before, J_1 after, J_5 before, J_5 after
     ((-2.0, -2.0), 0.4, -0.110, 0.5324, 0.5063, 0.7586, 0.9697),

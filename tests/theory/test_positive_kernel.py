@@ -1,5 +1,6 @@
 """Proposition B.1: where kappa >= 0, all pass@k and pass@m gradients agree."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +8,8 @@ from hypothesis import strategies as st
 from passgrad.objectives import PassAtK
 from passgrad.worlds.bandit import TwoPointBandit
 from passgrad.worlds.base import AnalyticWorld
+
+pytestmark = pytest.mark.statement("prop-positive-kernel")
 
 
 class Given(AnalyticWorld):

@@ -5,6 +5,8 @@ import torch
 
 from passgrad.interference import conflict
 
+pytestmark = pytest.mark.statement("prop-reweighted-law")
+
 KS = [1, 2, 5, 10, 64]
 
 

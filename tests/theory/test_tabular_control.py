@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from passgrad.interference import conflict
 from passgrad.worlds.bandit import TwoPointBandit
 from passgrad.worlds.tabular import TabularSoftmax
+
+pytestmark = pytest.mark.statement("prop-tabular")
 
 
 def off_diagonal(kernel):

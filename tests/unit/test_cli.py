@@ -68,7 +68,7 @@ def test_help_teaches(call):
         (["models", "x"], 2, "passgrad: No such command 'x'; see passgrad models --help"),
         (["run"], 2, "passgrad: Missing argument"),
         (["run", "04_toy", "--speed", "9"], 2, "passgrad: No such option"),
-        (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/04_toy.py"),
+        (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/01_"),
         (["run", "04_toy", "--profile", "huge"], 1, "passgrad: no profile 'huge'; known profiles:"),
         (["run", "04_toy", "-p", "kk=3"], 1, "passgrad: unknown parameter 'kk' of 04_toy.py;"),
         (["run", "04_toy", "-p", "k"], 1, "passgrad: -p 'k' is not NAME=VALUE; known"),

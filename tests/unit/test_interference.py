@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from passgrad.errors import UserError
-from passgrad.interference import conflict
+from passgrad.interference import conflict, crossings, sign_changes
 from passgrad.objectives import PassAtK
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
 from passgrad.worlds.base import AnalyticWorld
@@ -112,6 +112,61 @@ def test_a_threshold_in_the_ten_thousands_is_found_where_all_weights_underflow()
     assert curve.threshold == pytest.approx(expected, rel=1e-9)
 
 
+def test_crossings_are_all_changes_of_sign():
+    curve = conflict(Given([0.9, 0.5, 0.0], [[3.0, 0.0], [-2.0, 0.0], [0.01, 0.0]]))
+    first, second = crossings(curve).tolist()
+    assert first == curve.threshold
+    for k in (first, second):
+        assert curve.inner_product_at(k) == pytest.approx(0, abs=1e-13)
+    assert curve.inner_product_at(second - 1e-6) < 0 < curve.inner_product_at(second + 1e-6)
+    assert sign_changes(curve) == sign_changes(curve, cumulated=True) == 2
+    assert crossings(curve, up_to=(first + second) / 2).tolist() == [first]
+    assert crossings(curve, up_to=1).tolist() == []
+
+
+def test_two_thresholds_close_together_are_both_found():
+    # (x - r)(x - r (1 - 1e-4)) in x = (1 - p)^(k - 1), with rates 0, 1, 2: both within 0.01 %.
+    root, near = math.exp(-0.5), math.exp(-0.50005)
+    p = [0.0, 1 - math.exp(-1), 1 - math.exp(-2)]
+    curve = conflict(Given(p, [[root * near, 0.0], [-(root + near), 0.0], [1.0, 0.0]]))
+    found = crossings(curve)
+    torch.testing.assert_close(
+        found, torch.tensor([1.5, 1.50005], dtype=torch.float64), atol=1e-9, rtol=0
+    )
+
+
+def test_sign_changes_merge_prompts_of_equal_success():
+    # Prompts of one success rate weigh alike: -1 and +3 of them count as +2.
+    curve = conflict(Given([0.2, 0.2, 0.7], [[-1.0, 0.0], [3.0, 0.0], [1.0, 0.0]]))
+    assert sign_changes(curve) == 0
+    # The hardest prompts agree, and a little disagreement after them never outweighs them.
+    mild = conflict(Given([0.1, 0.5, 0.9], [[2.0, 0.0], [-1.0, 0.0], [1.0, 0.0]]))
+    assert (sign_changes(mild), sign_changes(mild, cumulated=True)) == (2, 0)
+    assert len(crossings(mild, up_to=math.inf)) == 0
+
+
+def test_beyond_the_default_range_crossings_are_found_on_request():
+    curve = conflict(Given([1e-8, 2e-8], [[-1.0, 0.0], [2.0, 0.0]]))
+    assert len(crossings(curve)) == 0
+    assert math.isnan(curve.threshold)
+    expected = 1 + math.log(2) / (math.log1p(-1e-8) - math.log1p(-2e-8))
+    assert crossings(curve, up_to=math.inf).tolist() == [pytest.approx(expected, rel=1e-12)]
+
+
+def test_a_solved_prompt_counts_at_k_1_only():
+    curve = conflict(Given([1.0, 0.5], [[3.0, 0.0], [-1.0, 0.0]]), ks=[1, 1.001])
+    assert (curve.inner_product.sign() == torch.tensor([1.0, -1.0])).all()
+    assert crossings(curve).tolist() == [1.0]
+    assert curve.threshold == 1
+
+
+@pytest.mark.parametrize("bad", [0.5, -1.0, math.nan])
+def test_crossings_below_1_are_refused(bad):
+    curve = conflict(TwoPointBandit(), THETA)
+    with pytest.raises(UserError, match="up_to must be at least 1"):
+        crossings(curve, up_to=bad)
+
+
 def test_no_threshold_without_a_change_of_sign():
     assert math.isnan(conflict(Given([0.9, 0.1], [[1.0, 0.0], [1.0, 0.0]])).threshold)
     assert math.isnan(conflict(Given([1.0, 1.0], [[0.0, 0.0], [0.0, 0.0]])).threshold)
@@ -135,6 +190,14 @@ def test_the_reweighted_law_survives_underflow():
     curve = conflict(Given([0.9, 0.8], [[1.0, 0.0], [1.0, 0.0]]), ks=[2000])
     assert (curve.weights == 0).all()
     assert curve.reweighted(2000).tolist() == [pytest.approx(0, abs=1e-300), pytest.approx(1)]
+
+
+def test_the_correlation_form_is_undefined_where_nothing_varies(curve):
+    rho, limit = curve.correlation_form()
+    assert math.isnan(float(rho[0]))
+    assert (rho[1:].abs() <= 1).all()
+    assert (limit[1:] < 0).all()
+    assert ((rho < limit) == (curve.inner_product < 0)).all()
 
 
 def test_frames(curve):

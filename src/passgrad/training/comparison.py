@@ -37,9 +37,7 @@ def compare_ascents(
 
     rows = []
     for objective in objectives:
-        trace = ascend(
-            world, theta, objective, step_size=step_size, steps=steps, progress=progress
-        )
+        trace = ascend(world, theta, objective, step_size=step_size, steps=steps, progress=progress)
         for k in ks:
             for group, values in {"all": trace.pass_at_k(k), **trace.group_pass_at_k(k)}.items():
                 rows += [
