@@ -115,7 +115,8 @@ class Log:
 
     It is what rejection sampling followed by maximum likelihood ascends (Davis and Recht, 2025),
     and the limit of MaxRL (Tajwar et al., 2026). With ``order`` = T it is the series in the
-    failure rate, cut after T terms: MaxRL with T samples,
+    failure rate, cut after T terms: MaxRL, T being one less than its samples a prompt
+    (:class:`passgrad.estimators.MaxRL`),
 
     .. math:: f(p) = -\sum_{j=1}^{T} (1 - p)^j / j, \qquad
               w(p) = \sum_{j=1}^{T} (1 - p)^{j - 1} = \frac{1 - (1 - p)^T}{p},

@@ -147,7 +147,8 @@ def simulate_coverage(
 def percent_cells(table: pd.DataFrame) -> pd.Series:
     """The coverage of each row in percent as text: "95.3±0.7", the longer side of its interval."""
     value = table["coverage"]
-    error = np.maximum(table["high"] - value, value - table["low"])
+    sides = table[["high", "low"]].sub(value, axis=0).abs()
+    error = sides.max(axis=1)
     return (100 * value).map("{:.1f}".format) + "±" + (100 * error).map("{:.1f}".format)
 
 
