@@ -128,7 +128,7 @@ def main(
             },
             "budget": BUDGET,
             "within_budget": best <= BUDGET and all_starts <= BUDGET,
-            "loop / batched": ratio(seconds, "loop", "batched") * scale,
+            "ratio": {"loop / batched": ratio(seconds, "loop", "batched") * scale},
             "limit": {
                 "seconds": least,
                 "exponentials": exponentials,

@@ -411,7 +411,7 @@ figures.show(draw, alt=alt, data=data, ncols=2, size=(7, 3))
 # %% [markdown]
 # How much is lost, and whether the loss starts with the first step, depends on where we start and on the share of hard prompts, which the paper does not state.
 # The table has four choices. Where the cosine at the start is positive, pass@1 rises first, and the conflict comes later.
-# In all four the end is the same for the same share of hard prompts: the loss belongs to the optimum of pass@k under these features, not to the way there.
+# In all four the end is the same for the same share of hard prompts: the loss belongs to the optimum of pass@k under these features ({prf:ref}`cor-gaussian-optimum`), not to the way there.
 
 # %%
 rows = []
