@@ -66,7 +66,7 @@ replications: int = 4000  # simulated studies for each coverage
 coverage_sizes: list = [[30, 16], [30, 64], [100, 32], [200, 16], [200, 64]]  # their P and n
 bootstrap_replications: int = 500  # simulated studies for the bootstrap, which is slow
 num_resamples: int = 400  # resamples in each of them
-draws: int = 2000  # random numbers for a simultaneous quantile in the simulations
+draws: int = 1000  # random numbers for a simultaneous quantile in the simulations
 
 # %% [markdown]
 # ## What is asked
