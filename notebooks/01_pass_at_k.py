@@ -218,10 +218,11 @@ pass_at_k(10**6, [1, 3, 1000], [[1], [1000], [500_000]])
 # With one right answer in 16, best-of-16 is right: the 16 answers are the only subset of that size. Drawn with replacement, 16 answers miss the right one with probability $(15/16)^{16}$.
 
 # %%
+again = np.random.default_rng(seed).binomial(16, 1 / 16, size=20_000)
 one_of_sixteen = {
     "unbiased": pass_at_k(16, 1, 16),
     "plug-in": plug_in_pass_at_k(16, 1, 16),
-    "resampled": pass_at_k(16, np.random.default_rng(seed).binomial(16, 1 / 16, 20_000), 16).mean(),
+    "resampled": float(pass_at_k(16, again, 16).mean()),
 }
 assert round(one_of_sixteen["plug-in"], 3) == 0.644
 assert abs(one_of_sixteen["resampled"] - one_of_sixteen["plug-in"]) < 0.02
