@@ -30,7 +30,8 @@ import yaml
 
 from passgrad import paths, provenance
 from passgrad.errors import UserError
-from passgrad.results import PROFILE_VARIABLE, manifest_path, write_atomic
+from passgrad.files import write_atomic
+from passgrad.results import PROFILE_VARIABLE, manifest_path
 
 Profile = Literal["smoke", "cpu", "gpu"]
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from passgrad import paths, provenance
 from passgrad.errors import UserError
+from passgrad.files import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,17 +87,6 @@ def _plain(value: Any) -> Any:
         raise UserError(
             f"a result's parameters must be plain JSON values, got {value!r}: {error}"
         ) from None
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that its name never stands for half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _json_bytes(value: Any) -> bytes:

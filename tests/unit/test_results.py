@@ -150,18 +150,6 @@ def test_a_computation_that_fails_leaves_nothing(checkout):
     assert files(checkout, "_build/results") == []
 
 
-def test_nothing_half_written_stays(checkout, monkeypatch):
-    target = checkout / "data" / "x.json"
-
-    def refuse(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(results.os, "replace", refuse)
-    with pytest.raises(OSError, match="disk full"):
-        results.write_atomic(target, b"{}")
-    assert list((checkout / "data").iterdir()) == []
-
-
 def test_the_page_says_where_a_result_comes_from(checkout):
     made = get(Counter(), recompute=True)
     assert "computed here, as asked" in made._repr_markdown_()
