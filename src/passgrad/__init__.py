@@ -18,6 +18,7 @@ _HOMES = {
     "advantages": "passgrad.estimators",
     "conflict": "passgrad.interference",
     "ascend": "passgrad.training.ascent",
+    "measure": "passgrad.measurement.run",
     "TwoPointBandit": "passgrad.worlds.bandit",
     "GaussianBandit": "passgrad.worlds.bandit",
     "TabularSoftmax": "passgrad.worlds.tabular",
@@ -32,6 +33,7 @@ __all__ = [
     "advantages",
     "conflict",
     "ascend",
+    "measure",
     "TwoPointBandit",
     "GaussianBandit",
     "TabularSoftmax",
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from passgrad.estimators import advantages
     from passgrad.interference import conflict
     from passgrad.lm.models import load_model
+    from passgrad.measurement.run import measure
     from passgrad.metrics import pass_at_k
     from passgrad.objectives import PassAtK
     from passgrad.training.ascent import ascend

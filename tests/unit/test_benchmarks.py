@@ -10,9 +10,10 @@ import pytest
 # The scripts that compute with a model, or start an engine, take longer than the others.
 MARKS = {
     "packed_logprobs": (pytest.mark.slow, pytest.mark.model),
+    "measure_passes": (pytest.mark.slow, pytest.mark.model),
     "rollout_engines": (pytest.mark.slow, pytest.mark.model, pytest.mark.vllm),
 }
-NAMES = ("advantages", "packed_logprobs", "phase_diagram", "rollout_engines")
+NAMES = ("advantages", "measure_passes", "packed_logprobs", "phase_diagram", "rollout_engines")
 
 
 def numbers(content, word):

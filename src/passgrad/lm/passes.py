@@ -1,0 +1,307 @@
+r"""Passes over completions of a causal language model: what the gradients of log-probabilities are
+used for, without ever holding more than one of them.
+
+With c_i for the coefficients and v for a vector of parameter space, all weights of the model:
+
+.. math:: \sum_i c_i \nabla \log \pi(y_i \mid x_i) \qquad \text{(one backward pass),}
+          \qquad \langle \nabla \log \pi(y_i \mid x_i), v \rangle \text{ for every } i
+          \qquad \text{(two forward passes).}
+
+Any number of linear statistics of the scores, for instance one for each k of pass@k, follow from
+the second as sums over (M, n) numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from passgrad.errors import UserError
+from passgrad.lm.central import TOLERANCE, central_differences
+from passgrad.lm.completions import Completions
+from passgrad.lm.directional import forward_mode
+from passgrad.lm.groups import groups_of
+from passgrad.lm.joined import Joined, join, joined_logprobs
+from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, pack, packed_logprobs
+from passgrad.lm.parameters import ParameterLayout
+from passgrad.lm.plain import plain_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Method = Literal["auto", "forward", "central"]
+
+#: up to so many parameters "auto" takes the exact form: its time does not matter there
+SMALL: Final = 20_000_000
+#: "auto" leaves central differences when two steps disagree by more than this share
+LIMIT: Final = 5e-3
+# The step is chosen on this share of the tokens, but on no fewer and no more than so many.
+_PILOT_SHARE, _PILOT_LEAST, _PILOT_MOST = 1 / 32, 128, 512
+
+
+class CompletionPasses:
+    r"""Log-probabilities of the completions of M prompts, n each, and their gradients in use.
+
+    The vectors of parameter space are flat, (d,), in the order of ``model.named_parameters()``; a
+    tied matrix stands once and its gradient is the sum over its uses. The model keeps its weights,
+    except that it is put in evaluation mode: dropout would make log-probabilities random.
+
+    Memory beside one packed row of activations: :meth:`gradient` holds the model and the result;
+    forward mode the model and the vector; central differences the model, the vector and a copy of
+    the weights. Logits exist at the tokens of completions only, one row at a time.
+
+    :param rewards: (M, n), kept for those who weigh the completions.
+    :param masses: The prompt law, (M,); uniform by default. Kept likewise.
+    :param token_budget: Tokens a packed row; more is fewer rows and more memory.
+    :param packed: False scores each sequence in a row of its own, for architectures that do not
+        honour a block mask.
+    :raises UserError: For rewards or masses of another shape, or a model that gives other values
+        packed than alone.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        completions: Completions,
+        rewards: Any,
+        masses: Any = None,
+        *,
+        token_budget: int = DEFAULT_TOKEN_BUDGET,
+        packed: bool = True,
+    ) -> None:
+        self.model = model.eval()
+        self.completions = completions
+        self.rewards = _rewards(rewards, completions.shape)
+        self.masses = _masses(masses, completions.shape[0])
+        self.layout = ParameterLayout(model)
+        self.token_budget = token_budget
+        self.packed = packed
+        #: how much the last central differences changed with half the step; None without any
+        self.last_error: float | None = None
+        if packed:
+            self._check_packing()
+
+    @torch.no_grad()
+    def logprobs(self, where: Tensor | None = None) -> Tensor:
+        """Log-probabilities log pi(y_i | x): (M, n), float64.
+
+        :param where: (M, n) bool; only these completions are scored, the others are nan.
+        """
+        return self._spread(self._scores(self.completions.chosen(where)), where)
+
+    def gradient(self, coefficients: Any) -> Tensor:
+        """sum_i c_i grad log pi(y_i | x) for (M, n) coefficients: (d,), in float32 at least.
+
+        One forward and backward pass over the completions whose coefficients are not zero.
+        """
+        weights = self.completions.gather(torch.as_tensor(coefficients))
+        if not weights.isfinite().all():
+            raise UserError("a coefficient is not finite; give (M, n) numbers")
+        total = torch.zeros(
+            self.layout.num_parameters,
+            dtype=torch.promote_types(self.layout.dtype, torch.float32),
+            device=self.model.device,
+        )
+        leaves = {
+            name: parameter.detach().requires_grad_()
+            for name, parameter in self.model.named_parameters()
+        }
+        for name, slot in self.layout.views(total).items():
+            # Each gradient goes where it belongs as soon as it is whole, so that no second vector
+            # of length d builds up.
+            leaves[name].register_post_accumulate_grad_hook(partial(_move_gradient, slot))
+        with torch.enable_grad():
+            for row in self._rows(weights.nonzero()[:, 0].tolist()):
+                values = joined_logprobs(self.model, row, leaves).double()
+                (weights[list(row.members)].to(values.device) @ values).backward()
+        return total
+
+    def directional(
+        self, vector: Tensor, method: Method = "auto", where: Tensor | None = None
+    ) -> Tensor:
+        r""":math:`\langle \nabla \log \pi(y_i \mid x), v \rangle` for every completion: (M, n),
+        float64.
+
+        - "forward": forward mode, exact up to the arithmetic of the model, about three forward
+          passes. It takes plain attention, and every operation of the model must have a forward
+          derivative.
+        - "central": differences (:mod:`passgrad.lm.central`), two forward passes and a choice of
+          step, with any attention. The weights are moved in place and put back bit for bit. Only in
+          float32 or better.
+        - "auto": "central" for models in float32 of more than :data:`SMALL` parameters, unless two
+          steps disagree by more than :data:`LIMIT`; otherwise "forward".
+
+        :param where: (M, n) bool; only these completions are differentiated, the others are nan.
+        :raises UserError: For a vector of another length or not finite, an unknown method,
+            differences in less than float32, or none that settle.
+        """
+        return self._directional(self._named(vector), method, where)
+
+    def directional_by_group(
+        self, vector: Tensor, method: Method = "auto", groups: Mapping[str, str] | None = None
+    ) -> dict[str, Tensor]:
+        """:meth:`directional` with the vector restricted to each group of parameters: the values
+        add up to those of the whole vector. As many passes as groups.
+
+        :param groups: The group of each parameter; :func:`passgrad.lm.groups.groups_of` by default.
+        """
+        named = self._named(vector)
+        chosen = groups_of(self.layout) if groups is None else groups
+        return {
+            group: self._directional(
+                {name: v for name, v in named.items() if chosen[name] == group}, method, None
+            )
+            for group in dict.fromkeys(chosen[name] for name in named)
+        }
+
+    def _named(self, vector: Tensor) -> dict[str, Tensor]:
+        if tuple(vector.shape) != (self.layout.num_parameters,):
+            raise UserError(
+                f"a vector of shape {tuple(vector.shape)}; the model has "
+                f"{self.layout.num_parameters} parameters"
+            )
+        if not torch.isfinite(vector.sum()):
+            raise UserError("the vector to differentiate along has entries that are not finite")
+        return self.layout.views(vector.detach().to(self.model.device))
+
+    def _directional(
+        self, directions: Mapping[str, Tensor], method: str, where: Tensor | None
+    ) -> Tensor:
+        if method not in get_args(Method):
+            raise UserError(
+                f"unknown method {method!r}; the methods are {', '.join(get_args(Method))}"
+            )
+        members = self.completions.chosen(where)
+        slopes = None
+        if members and (method == "central" or (method == "auto" and self._prefers_central())):
+            slopes = self._central(directions, members, LIMIT if method == "auto" else float("inf"))
+            if slopes is None and method == "central":
+                raise UserError(
+                    "central differences along this vector are not finite; use method='forward'"
+                )
+        if slopes is None:
+            slopes = self._forward(directions, members)
+        return self._spread(slopes, where)
+
+    def _prefers_central(self) -> bool:
+        return self.layout.dtype == torch.float32 and self.layout.num_parameters > SMALL
+
+    def _central(
+        self, directions: Mapping[str, Tensor], members: Sequence[int], limit: float
+    ) -> Tensor | None:
+        number = {member: place for place, member in enumerate(members)}
+        tokens = sum(row.num_tokens for row in self._rows(members))
+        size = min(max(int(tokens * _PILOT_SHARE), _PILOT_LEAST), _PILOT_MOST)
+        pilot = self.completions.sample(members, size)
+
+        @torch.no_grad()
+        def evaluate(places: Sequence[int]) -> Tensor:
+            some = [members[place] for place in places]
+            return self._scores(some)[some]
+
+        found = central_differences(
+            evaluate,
+            len(members),
+            dict(self.model.named_parameters()),
+            directions,
+            pilot=[number[member] for member in pilot],
+            tolerance=TOLERANCE,
+            limit=limit,
+        )
+        if found is None:
+            return None
+        self.last_error = found.error
+        return self._placed(members, found.slopes)
+
+    def _forward(self, directions: Mapping[str, Tensor], members: Sequence[int]) -> Tensor:
+        model = self.model
+        named = {n: p.detach() for n, p in model.named_parameters() if n in directions}
+        tangents = {name: directions[name].to(p.dtype) for name, p in named.items()}
+        result = self._placed([], torch.empty(0))
+        with plain_attention(model):
+            for row in self._rows(members):
+                _, slope = forward_mode(partial(joined_logprobs, model, row), named, tangents)
+                result[list(row.members)] = slope.double().cpu()
+        return result
+
+    def _scores(self, members: Sequence[int]) -> Tensor:
+        """(S,) float64 log-probabilities of these sequences, nan for the others."""
+        result = self._placed([], torch.empty(0))
+        for row in self._rows(members):
+            result[list(row.members)] = joined_logprobs(self.model, row).double().cpu()
+        return result
+
+    def _placed(self, members: Sequence[int], values: Tensor) -> Tensor:
+        result = torch.full((len(self.completions.sequences),), torch.nan, dtype=torch.float64)
+        result[list(members)] = values.double()
+        return result
+
+    def _spread(self, values: Tensor, where: Tensor | None) -> Tensor:
+        spread = self.completions.spread(values)
+        # A completion that was not asked for may be equal to one that was.
+        return spread if where is None else spread.masked_fill(~torch.as_tensor(where), torch.nan)
+
+    def _rows(self, members: Sequence[int]) -> list[Joined]:
+        if not self.packed:
+            rows = self.completions.rows(members, packed=False)
+            return [Joined((row,)) for row in rows]
+        rows = self.completions.rows(members, token_budget=self.token_budget)
+        return join(self.model, rows, self.token_budget)
+
+    @torch.no_grad()
+    def _check_packing(self) -> None:
+        """Some architectures ignore a mask or position ids; their packed values are wrong,
+        silently.
+        """
+        shared = [row for row in self._rows(self.completions.chosen()) if len(row.members) > 1]
+        if not shared:
+            return
+        name = type(self.model).__name__
+        tolerance = 1e-3 if self.layout.dtype.itemsize >= 4 else 5e-2
+        # The last member of a row could see most that it must not.
+        row = max(shared, key=lambda one: one.num_tokens)
+        member = row.members[-1]
+        try:
+            packed = float(joined_logprobs(self.model, row)[-1])
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{name} does not take a block mask with position ids "
+                f"({' '.join(str(error).split())[:120]}); pass packed=False"
+            ) from error
+        sequence = self.completions.sequences[member]
+        alone = float(packed_logprobs(self.model, pack([sequence])[0])[0])
+        # Rounding adds up over the tokens of a completion.
+        if not abs(packed - alone) <= tolerance * max(1.0, len(sequence.target) ** 0.5):
+            raise UserError(
+                f"{name} gives log p = {packed:.4f} packed and {alone:.4f} alone: "
+                "it does not honour a block mask; pass packed=False"
+            )
+
+
+@torch.no_grad()
+def _move_gradient(slot: Tensor, leaf: Tensor) -> None:
+    assert leaf.grad is not None
+    slot += leaf.grad.to(slot.device)
+    leaf.grad = None
+
+
+def _rewards(rewards: Any, shape: tuple[int, int]) -> Tensor:
+    made = torch.as_tensor(rewards, dtype=torch.float64)
+    if tuple(made.shape) != shape:
+        raise UserError(f"rewards of shape {tuple(made.shape)}; give one a completion, {shape}")
+    if not made.isfinite().all():
+        raise UserError("a reward is not finite; give (M, n) numbers")
+    return made
+
+
+def _masses(masses: Any, num_prompts: int) -> Tensor:
+    if masses is None:
+        return torch.full((num_prompts,), 1 / num_prompts, dtype=torch.float64)
+    law = torch.as_tensor(masses, dtype=torch.float64)
+    if law.shape != (num_prompts,) or not ((law >= 0).all() and abs(float(law.sum()) - 1) < 1e-8):
+        raise UserError(f"masses must be {num_prompts} non-negative numbers that sum to one")
+    return law

@@ -1,0 +1,326 @@
+r"""<grad J_k, grad J_1> of a policy from sampled answers: unbiased, for all k, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from passgrad.errors import UserError
+from passgrad.estimators import ESTIMATORS, Estimator, get_estimator
+from passgrad.measurement import influence as terms
+from passgrad.measurement.agreement import agreement_error
+from passgrad.measurement.bands import (
+    Array,
+    band,
+    degrees_of_freedom,
+    first_crossing,
+    intervals,
+    standard_error,
+    threshold_interval,
+)
+from passgrad.measurement.crossfit import Split, check_orders, cross_fit, split_halves
+from passgrad.measurement.samples import SampledGradients
+from passgrad.stats.binomial import check_level
+from passgrad.stats.intervals import Prompts, check_prompts
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+_MOST_ORDERS = 256  # of the point estimate
+
+
+@dataclass(frozen=True, eq=False)
+class ConflictEstimate:
+    """Estimated products of grad J_k with grad J_1; float64 arrays.
+
+    Arrays (K,) follow ``ks``, the orders with intervals; (C,) follow ``curve_ks``, all orders that
+    have a point estimate; (M,) follow the prompts.
+    """
+
+    ks: Array
+    inner_product: Array
+    """<grad J_k, grad J_1>, (K,), unbiased."""
+    standard_error: Array
+    """Of ``inner_product``, (K,)."""
+    low: Array
+    high: Array
+    """The interval at each k by itself, (K,)."""
+    band_low: Array
+    band_high: Array
+    """Intervals that hold at all of ``ks`` at once, (K,)."""
+    degrees: Array
+    """Degrees of freedom of the t laws, (K,): about how many prompts carry the error."""
+    squared_norm: Array
+    """||grad J_k||^2, (K,), unbiased: negative where noise exceeds the gradient."""
+    squared_norm_at_1: float
+    cosine: Array
+    """The ratio of the unbiased estimates, (K,), nan where a squared norm is not positive.
+
+    Its bias is of the order of the squared relative errors of the three.
+    """
+    cosine_low: Array
+    cosine_high: Array
+    """Its interval at each k by itself, by linearisation, held to [-1, 1], (K,)."""
+    curve_ks: Array
+    curve: Array
+    """<grad J_k, grad J_1> without intervals, (C,)."""
+    success: Array
+    """The share of right answers of each prompt, (M,)."""
+    agreement: Array
+    """a(x) = <grad p(x), grad J_1>, (M,), unbiased."""
+    agreement_error: Array
+    """Its standard error, (M,), for the direction of grad J_1 as estimated; nan if unknown.
+
+    The error of that direction comes on top; all prompts have it in common.
+    """
+    masses: Array
+    influence: Array
+    """e, (K, M, R): the sum of their squares is the square of the standard error; R = 1 for new
+    prompts (:mod:`passgrad.measurement.influence`)."""
+    threshold: float
+    """The first k at which the curve through ``curve`` turns negative; nan if it does not."""
+    threshold_low: float
+    threshold_high: float
+    """All k that the band leaves undecided, :func:`threshold_interval`."""
+    prompts: Prompts
+    split: Split
+    estimator: str
+    level: float
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: where the band shows conflict, where agreement, and where neither."""
+        what = "on these prompts" if self.prompts == "fixed" else "on prompts of this kind"
+        sure = f"with simultaneous confidence {self.level:.0%}"
+        against, along = self.ks[self.band_high < 0], self.ks[self.band_low > 0]
+        if against.size:
+            return (
+                f"A small step along grad J_k lowers pass@1 {what} for k = {_listed(against)}, "
+                f"{sure}{self._threshold_words()}."
+            )
+        if along.size == self.ks.size:
+            return (
+                f"A small step along grad J_k raises pass@1 {what} at every k looked at, "
+                f"k = {_listed(self.ks)}, {sure}."
+            )
+        open_ks = self.ks[(self.band_low <= 0) & (self.band_high >= 0)]
+        lead = f"No conflict is shown {what}: "
+        if along.size:
+            lead += f"pass@1 rises along grad J_k for k = {_listed(along)} {sure}, and "
+        return f"{lead}the sign is open for k = {_listed(open_ks)}."
+
+    def _threshold_words(self) -> str:
+        low = f"{self.threshold_low:g}"
+        return f"; the conflict sets in between k = {low} and k = {self.threshold_high:g}"
+
+    def to_frame(self) -> DataFrame:
+        """One row a k of ``ks``."""
+        import pandas as pd
+
+        names = (
+            "inner_product", "standard_error", "low", "high", "band_low", "band_high",
+            "cosine", "cosine_low", "cosine_high", "squared_norm", "degrees",
+        )  # fmt: skip
+        return pd.DataFrame({"k": self.ks} | {name: getattr(self, name) for name in names})
+
+    def prompts_frame(self) -> DataFrame:
+        """One row a prompt: mass, success, agreement with its error, and at each k its share of the
+        variance of the estimate.
+        """
+        import pandas as pd
+
+        names = {"masses": "mass", "success": "success", "agreement": "agreement"}
+        columns = {new: getattr(self, old) for old, new in names.items()}
+        columns["agreement_error"] = self.agreement_error
+        parts = (self.influence**2).sum(axis=2)
+        with np.errstate(invalid="ignore"):
+            shares = parts / parts.sum(axis=1, keepdims=True)
+        rows = {f"variance_share_{k:g}": row for k, row in zip(self.ks, shares, strict=True)}
+        return pd.DataFrame(columns | rows)
+
+
+def estimate_conflict(
+    samples: SampledGradients,
+    ks: Iterable[int],
+    *,
+    estimator: str | Estimator = "pkpo-loo1",
+    prompts: Prompts = "new",
+    split: Split | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+    draws: int = 20_000,
+) -> ConflictEstimate:
+    r"""Estimate <grad J_k, grad J_1> by cross-fitting, with intervals at the orders ``ks``.
+
+    Parameters
+    ----------
+    samples
+        Rewards of n answers to each of M prompts, with their passes.
+    ks
+        Orders that get intervals, norms and cosines. The point estimate comes for every k that a
+        half allows (for 256 of them, if there are more), at no cost.
+    estimator
+        An unbiased one that takes k. The default uses k up to the size of a half.
+    prompts
+        "fixed": the gradients of these prompts, with their masses; the error is that of the
+        answers. "new": the gradients under the law that the prompts were drawn from; the error is
+        that of prompts and answers.
+    split
+        What the halves are halves of (:mod:`passgrad.measurement.crossfit`): "completions" for
+        fixed prompts, "prompts" (the default) or "completions" for new ones. Only "completions"
+        with new prompts needs products within prompts
+        (:class:`passgrad.measurement.samples.OwnProducts`).
+    seed, draws
+        Of the split, and of the random numbers behind the band.
+
+    Passes, with J orders in ``ks`` that are not 1: 1 + J gradients of every answer and
+    directional derivatives of every answer along 1 + J gradients; the orders other than 1 serve
+    the intervals alone, and no gradient of the point estimate depends on how many k there are.
+    All gradients of a half and the derivatives along them come from one call each, so that they
+    can share their forward pass. Products within prompts cost the same again.
+
+    Raises UserError for an estimator that is biased, too few answers or prompts, a k beyond the
+    size of a half, and rewards other than 0 and 1.
+    """
+    chosen = _usable(estimator)
+    check_level(level)
+    check_prompts(prompts)
+    orders = _orders(ks)
+    split = _split(split, prompts)
+    rewards, masses = _checked(samples)
+    n = rewards.shape[1]
+    half = n // 2 if split == "completions" else n
+    curve_ks = _curve_orders(half - chosen.spare)
+    own = split == "completions" and prompts == "new"
+    fit = cross_fit(samples, curve_ks, orders, estimator=chosen, split=split, own=own, seed=seed)
+    curve = terms.curve(fit, prompts)
+    inner = curve[fit.places(fit.reported)]
+    norms = terms.squared_norms(fit, prompts)
+    by_inner = terms.influences(fit, prompts, "inner", chosen, seed=seed)
+    by_norm = terms.influences(fit, prompts, "norm", chosen, seed=seed)
+    cosine, by_cosine = terms.cosines(inner, norms, by_inner, by_norm)
+    # Order 1 has its gradient in any case, but its interval only where it was asked for.
+    rows = [fit.reported.index(k) for k in orders]
+    inner_at, norms_at = inner[rows].numpy(), norms[rows].numpy()
+    e = by_inner[rows].numpy()
+    low, high = intervals(inner_at, e, level)
+    band_low, band_high, _ = band(inner_at, e, level, seed=seed, draws=draws)
+    at = np.asarray(orders, dtype=np.float64)
+    cosine_ends = _cosine_ends(at, cosine[rows].numpy(), by_cosine[rows].numpy(), level)
+    start, end = threshold_interval(at, band_low, band_high)
+    every = np.asarray(fit.curve, dtype=np.float64)
+    return ConflictEstimate(
+        ks=at,
+        inner_product=inner_at,
+        standard_error=standard_error(e),
+        low=low,
+        high=high,
+        band_low=band_low,
+        band_high=band_high,
+        degrees=degrees_of_freedom(e),
+        squared_norm=norms_at,
+        squared_norm_at_1=float(norms[0]),
+        cosine=cosine[rows].numpy(),
+        cosine_low=cosine_ends[0],
+        cosine_high=cosine_ends[1],
+        curve_ks=every,
+        curve=curve.numpy(),
+        success=rewards.mean(dim=1).numpy(),
+        agreement=terms.agreement(fit, prompts).numpy(),
+        agreement_error=agreement_error(fit, chosen).numpy(),
+        masses=masses.numpy(),
+        influence=e,
+        threshold=first_crossing(every, curve.numpy()),
+        threshold_low=start,
+        threshold_high=end,
+        prompts=prompts,
+        split=split,
+        estimator=chosen.name,
+        level=level,
+    )
+
+
+def check_plan(
+    num_prompts: int,
+    num_samples: int,
+    ks: Iterable[int],
+    *,
+    estimator: str | Estimator = "pkpo-loo1",
+    prompts: Prompts = "new",
+    split: Split | None = None,
+    level: float = 0.95,
+) -> None:
+    """Raise the UserError that :func:`estimate_conflict` would, before anything is sampled."""
+    check_level(level)
+    check_prompts(prompts)
+    halves = split_halves(num_prompts, num_samples, _split(split, prompts), seed=0)
+    check_orders(_orders(ks), halves, _split(split, prompts), _usable(estimator))
+
+
+def _usable(estimator: str | Estimator) -> Estimator:
+    chosen = get_estimator(estimator)
+    if not chosen.unbiased or chosen.takes != "k":
+        known = [one.name for one in ESTIMATORS.values() if one.unbiased and one.takes == "k"]
+        raise UserError(
+            f"{chosen.name} is no unbiased estimator of every pass@k: take one of "
+            f"{', '.join(known)}"
+        )
+    return chosen
+
+
+def _orders(ks: Iterable[int]) -> list[int]:
+    given = [ks] if isinstance(ks, int) else list(ks)
+    if not given:
+        raise UserError("ks is empty: name at least one k")
+    for k in given:
+        if isinstance(k, bool) or k != int(k) or k < 1:
+            raise UserError(f"k must be a whole number of at least 1, got {k!r}")
+    return sorted({int(k) for k in given})
+
+
+def _curve_orders(largest: int) -> list[int]:
+    """All orders where they are few; else some that lie equally dense on a logarithmic scale."""
+    if largest <= _MOST_ORDERS:
+        return list(range(1, max(largest, 1) + 1))
+    return np.unique(np.geomspace(1, largest, _MOST_ORDERS).round().astype(int)).tolist()
+
+
+def _split(split: Split | None, prompts: Prompts) -> Split:
+    if split is None:
+        return "completions" if prompts == "fixed" else "prompts"
+    if split == "prompts" and prompts == "fixed":
+        raise UserError('fixed prompts need split="completions": halves of prompts differ')
+    return split
+
+
+def _checked(samples: SampledGradients) -> tuple[Tensor, Tensor]:
+    rewards, masses = samples.rewards.double(), samples.masses.double()
+    if rewards.ndim != 2:
+        raise UserError(f"rewards must be prompts by completions, got {tuple(rewards.shape)}")
+    if not ((rewards == 0) | (rewards == 1)).all():
+        raise UserError("rewards must be 0 or 1: grade the completions as wrong or right")
+    if masses.shape != rewards.shape[:1]:
+        raise UserError(f"{len(rewards)} prompts need as many masses, got {tuple(masses.shape)}")
+    if not (masses > 0).all() or not math.isclose(float(masses.sum()), 1, rel_tol=1e-6):
+        raise UserError("masses must be positive and add up to 1")
+    return rewards.cpu(), masses.cpu()
+
+
+def _cosine_ends(ks: Array, cosine: Array, influence: Array, level: float) -> tuple[Array, Array]:
+    low, high = np.full_like(cosine, -1.0), np.full_like(cosine, 1.0)
+    known = np.isfinite(cosine)
+    if known.any():
+        ends = intervals(cosine[known], influence[known], level)
+        low[known], high[known] = (np.clip(end, -1, 1) for end in ends)
+    low[known & (ks == 1)] = 1.0  # a gradient and itself
+    return low, high
+
+
+def _listed(ks: Array) -> str:
+    return ", ".join(f"{k:g}" for k in ks)

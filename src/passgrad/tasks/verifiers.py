@@ -1,0 +1,353 @@
+r"""Verifiers that answer in bounded time whatever they are given: r(y, x) in {0, 1}.
+
+A completion is text from a model and may be anything: ``9**9**9**9``, a megabyte of digits, ten
+thousand open brackets. So the judge runs in a process of its own with limited memory, and that
+process is killed when a verdict takes longer than the limit. The clock is the caller's, so the
+limit holds in any thread and against code that never returns to Python. A completion whose judge
+was killed, raised, or returned something else than 0 or 1 counts as wrong and is reported as an
+:class:`Incident`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from passgrad.errors import UserError
+from passgrad.tasks.base import Prompt
+
+_WORKER = Path(__file__).with_name("verifier_worker.py")
+# Pairs sent at once: enough that no verdict waits for the pipe.
+_BATCH = 256
+# Loading a judge may import a large library from a cold disk.
+_START_SECONDS = 120
+_SHOWN = 80
+
+BUILT_IN = ("exact", "math", "gsm8k")
+_FORMS = "exact, math, gsm8k, gym:NAME, package.module:function and path/to/file.py:function"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``reward`` in {0, 1}; ``reason`` says why there was no ordinary verdict, and is else
+    empty.
+    """
+
+    reward: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Incident:
+    """A distinct (completion, reference) pair without an ordinary verdict; it counts as wrong.
+
+    ``places``: where it stands in the batch. ``completion``, ``answer``: their beginnings.
+    """
+
+    places: tuple[int, ...]
+    completion: str
+    answer: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.reason} (completion {self.completion!r}, answer {self.answer!r})"
+
+
+class Verifier:
+    """A judge by name, safe against what it judges.
+
+    ``exact``: equal after white space at both ends is removed (so unlike
+    :func:`passgrad.tasks.base.exact_match`, which compares every character). ``math``: equality of
+    mathematical expressions by math-verify, of the last expression in the completion. ``gsm8k``:
+    the number behind ``####``. ``gym:NAME``: the score of the reasoning-gym data set NAME is 1; the
+    answer is what stands between the last ``<answer>`` tags, or else the whole completion.
+    ``package.module:function`` and ``path/to/file.py:function``: a function of (completion,
+    answer) that returns a bool, 0 or 1.
+
+    One process is kept and judges one completion after another; it starts at the first use and
+    ends with the object, or by :meth:`close`. Threads may share a verifier; they take turns.
+
+    :param spec: The name, or a function defined at the top of a module.
+    :param seconds: Limit of one verdict.
+    :param memory_mib: Limit of the process's memory beyond what loading the judge took.
+    :param entries: What the judge gets in place of ``Prompt.answer``, by prompt id; the entries of
+        a reasoning-gym data set.
+    :raises UserError: For a name of no known form, an unknown reasoning-gym data set, a file that
+        does not exist, a limit that is not positive. A function that cannot be imported is
+        reported at the first use, or by :meth:`start`.
+    """
+
+    def __init__(
+        self,
+        spec: str | Callable[[str, str], Any],
+        *,
+        seconds: float = 5.0,
+        memory_mib: int = 1024,
+        entries: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not 0 < seconds < float("inf"):
+            raise UserError(f"the verifier's limit is {seconds} seconds; give a positive number")
+        if memory_mib < 1:
+            raise UserError(f"the verifier's memory is {memory_mib} MiB; give at least 1")
+        self.spec = _checked(spec if isinstance(spec, str) else _named(spec))
+        self.seconds = float(seconds)
+        self.memory_mib = memory_mib
+        self.entries = dict(entries or {})
+        #: of the calls as ``Task.verify``, which return no more than a bool
+        self.incidents: list[Incident] = []
+        self._lock = threading.RLock()
+        self._worker: _Worker | None = None
+
+    def __call__(self, completion: str, prompt: Prompt) -> bool:
+        """Whether one completion of a prompt is a success: ``Task.verify``."""
+        rewards, incidents = self.judge([completion], [prompt])
+        self.incidents += incidents
+        return bool(rewards[0] == 1)
+
+    def reference(self, prompt: Prompt) -> Any:
+        """What the judge compares a completion of this prompt with."""
+        return self.entries.get(prompt.id, prompt.answer)
+
+    def verdict(self, completion: str, reference: Any) -> Verdict:
+        """The verdict of one completion."""
+        return self._verdicts([(completion, reference)])[0]
+
+    def judge(
+        self, completions: Sequence[str], prompts: Sequence[Prompt]
+    ) -> tuple[NDArray[np.float64], list[Incident]]:
+        """:meth:`verify_all` for completions of these prompts, one prompt a completion."""
+        return self.verify_all(completions, [self.reference(prompt) for prompt in prompts])
+
+    def verify_all(
+        self, completions: Sequence[str], answers: Sequence[Any]
+    ) -> tuple[NDArray[np.float64], list[Incident]]:
+        """(rewards, incidents): (N,) zeros and ones for N completions, each with its reference.
+
+        Identical pairs are judged once. Nothing that a judge does raises here.
+
+        :raises UserError: If the lists differ in length, a completion is no text, or the judge
+            cannot be loaded.
+        """
+        if len(completions) != len(answers):
+            raise UserError(
+                f"{len(completions)} completions and {len(answers)} answers; "
+                "give one answer for each completion"
+            )
+        wrong = next((i for i, text in enumerate(completions) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise UserError(f"completion {wrong} is {completions[wrong]!r}; give text")
+        places: dict[tuple[str, Any], list[int]] = {}
+        pairs: dict[tuple[str, Any], tuple[str, Any]] = {}
+        for place, pair in enumerate(zip(completions, answers, strict=True)):
+            # An entry is not hashable; it is the same as long as it is the same object.
+            key = (pair[0], pair[1] if isinstance(pair[1], str) else id(pair[1]))
+            places.setdefault(key, []).append(place)
+            pairs[key] = pair
+        verdicts = self._verdicts(list(pairs.values()))
+        rewards = np.zeros(len(completions))
+        incidents = []
+        for (key, where), verdict in zip(places.items(), verdicts, strict=True):
+            rewards[where] = verdict.reward
+            if verdict.reason:
+                completion, answer = pairs[key]
+                incidents.append(
+                    Incident(
+                        tuple(where),
+                        completion[:_SHOWN],
+                        (answer if isinstance(answer, str) else str(answer.get("answer")))[:_SHOWN],
+                        verdict.reason,
+                    )
+                )
+        return rewards, incidents
+
+    def start(self) -> Verifier:
+        """Load the judge now.
+
+        :raises UserError: If it cannot be loaded.
+        """
+        with self._lock:
+            if self.spec != "exact" and self._worker is None:
+                self._worker = _Worker(self)
+        return self
+
+    def close(self) -> None:
+        """End the process; the next verdict starts another."""
+        with self._lock:
+            if self._worker is not None:
+                self._worker.stop()
+                self._worker = None
+
+    def __enter__(self) -> Verifier:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _verdicts(self, pairs: Sequence[tuple[str, Any]]) -> list[Verdict]:
+        if self.spec == "exact":
+            return [Verdict(float(given.strip() == answer.strip())) for given, answer in pairs]
+        results: list[Verdict] = []
+        with self._lock:
+            while len(results) < len(pairs):
+                self.start()
+                assert self._worker is not None
+                results += self._worker.judge(pairs[len(results) : len(results) + _BATCH])
+                if not self._worker.sound:
+                    self.close()
+        return results
+
+
+class _Worker:
+    """One process, and the two pipes to it. It is thrown away when it is no longer ``sound``."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self.seconds = verifier.seconds
+        self.memory = verifier.memory_mib
+        self.sound = True
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        self.requests = Connection(ours_out, readable=False)
+        self.verdicts = Connection(ours_in, writable=False)
+        try:
+            process = subprocess.Popen(
+                # -P: the worker's own folder has modules whose names are common.
+                [sys.executable, "-P", str(_WORKER), str(theirs_in), str(theirs_out)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs_in, theirs_out),
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,  # what the judge starts is killed with it
+            )
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        self.stop = weakref.finalize(self, _stop, process, self.requests, self.verdicts)
+        try:
+            # The name is imported as the caller would import it.
+            path = [entry or os.getcwd() for entry in sys.path]
+            if os.getcwd() not in path:
+                path.append(os.getcwd())
+            self.requests.send((path, verifier.spec, self.seconds, self.memory))
+            problem = self.verdicts.recv() if self.verdicts.poll(_START_SECONDS) else _LATE
+        except (EOFError, OSError):
+            problem = ("the process", "ended while it was loaded")
+        if problem is not None:
+            self.stop()
+            raise UserError(
+                f"the verifier {verifier.spec!r} cannot be loaded: {': '.join(problem)}; "
+                f"the forms are {_FORMS}"
+            )
+
+    def judge(self, pairs: Sequence[tuple[str, Any]]) -> list[Verdict]:
+        """Verdicts of the first pairs, up to and including one that this process did not
+        survive.
+        """
+        results: list[Verdict] = []
+        try:
+            self.requests.send(pairs)
+            while len(results) < len(pairs):
+                began = time.monotonic()
+                if not self.verdicts.poll(self.seconds):
+                    self.sound = False
+                    taken = time.monotonic() - began
+                    results.append(
+                        Verdict(0.0, f"no verdict in {taken:.1f} seconds; the verifier was killed")
+                    )
+                    break
+                results.append(Verdict(*self.verdicts.recv()))
+                if "MemoryError" in results[-1].reason:
+                    self.sound = False  # what it still holds would be taken from the next
+                    break
+        except (EOFError, OSError):
+            self.sound = False
+            results.append(
+                Verdict(
+                    0.0,
+                    f"the verifier's process died (memory limit {self.memory} MiB, or a crash)",
+                )
+            )
+        return results
+
+
+_LATE = ("no answer", f"loading took more than {_START_SECONDS} seconds")
+
+
+def _stop(process: subprocess.Popen[bytes], *pipes: Connection) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        # The group is the process's own since start_new_session, and not yet reaped.
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in pipes:
+        pipe.close()
+
+
+def _named(function: Callable[[str, str], Any]) -> str:
+    """The name under which another process can import a function.
+
+    :raises UserError: If it has none: a lambda, a local function, or one typed into a prompt.
+    """
+    module, name = getattr(function, "__module__", ""), getattr(function, "__qualname__", "<")
+    if "<" in name:
+        raise UserError(
+            f"the verifier {name} cannot be loaded in another process; "
+            "define it at the top of a module"
+        )
+    if module == "__main__":
+        module = getattr(sys.modules["__main__"], "__file__", None) or ""
+        if not module.endswith(".py"):
+            raise UserError(
+                f"the verifier {name} is defined in a session without a file; write it to one and "
+                f"name it, as in my_verifier.py:{name}"
+            )
+    return f"{module}:{name}"
+
+
+def _checked(spec: str) -> str:
+    if spec in BUILT_IN:
+        return spec
+    home, colon, name = spec.rpartition(":")
+    if not colon or not home or not name:
+        raise UserError(f"unknown verifier {spec!r}; the forms are {_FORMS}")
+    if home == "gym":
+        check_gym_name(name)
+    elif home.endswith(".py"):
+        if not Path(home).is_file():
+            raise UserError(f"{home}: no such file; the verifier {spec!r} names a function in it")
+        spec = f"{Path(home).resolve()}:{name}"
+    elif not all(part.isidentifier() for part in [*home.split("."), *name.split(".")]):
+        raise UserError(f"unknown verifier {spec!r}; the forms are {_FORMS}")
+    return spec
+
+
+def check_gym_name(name: str) -> None:
+    """Raise a :class:`UserError` unless reasoning-gym is installed and has the data set."""
+    try:
+        names = importlib.import_module("reasoning_gym.factory").DATASETS
+    except ImportError:
+        raise UserError(
+            "reasoning-gym is not installed; pip install reasoning-gym for tasks gym:NAME"
+        ) from None
+    if name not in names:
+        import difflib
+
+        close = difflib.get_close_matches(name, names, n=3) or sorted(names)[:3]
+        raise UserError(
+            f"reasoning-gym has no data set {name!r}; it has {len(names)}, "
+            f"among them {', '.join(close)}"
+        )

@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from passgrad.errors import UserError
+from passgrad.measurement import sample_bandit
+from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
+
+THETA = torch.tensor([-0.4, 0.7], dtype=torch.float64)
+
+
+def test_scores_are_those_of_the_policy():
+    world = TwoPointBandit(separation=1.0)
+    samples = sample_bandit(world, THETA, 50, seed=1)
+    for x in (0, 1):
+        for answer in (0.0, 1.0):
+
+            def log_policy(theta, x=x, answer=answer):
+                p = torch.sigmoid(world._signed_features[x] @ theta)
+                return p.log() if answer == 1.0 else (1 - p).log()
+
+            expected = torch.autograd.functional.jacobian(log_policy, THETA)
+            chosen = samples.scores[x][samples.rewards[x] == answer]
+            assert len(chosen) > 5
+            torch.testing.assert_close(chosen, expected.expand_as(chosen))
+
+
+def test_answers_are_right_as_often_as_the_world_says():
+    world = GaussianBandit().sample(5, 5, seed=0)
+    samples = sample_bandit(world, THETA, 50, replications=400, seed=2)
+    p = world.success(THETA)
+    deviation = (samples.rewards.mean((0, 2)) - p) / (p * (1 - p) / 20_000).sqrt()
+    assert deviation.abs().max() < 4.5
+    assert samples.rewards.shape == (400, 10, 50)
+    assert torch.equal(samples.masses, world.masses)
+
+
+def test_new_prompts_are_drawn_in_each_replication():
+    world = GaussianBandit(hard_fraction=0.4)
+    samples = sample_bandit(world, THETA, 2, num_prompts=300, replications=40, seed=3)
+    assert samples.rewards.shape == (40, 300, 2)
+    torch.testing.assert_close(samples.masses, torch.full((300,), 1 / 300).double())
+    # The first coordinate of a score has the sign of r - p on hard prompts, the other on easy ones.
+    hard = ((samples.scores[..., 0] > 0) == (samples.rewards == 1))[..., 0].double()
+    assert abs(hard.mean() - 0.4) < 0.02
+    assert len(hard.mean(dim=1).unique()) > 10
+
+
+def test_products_are_sums_of_products_of_scores():
+    samples = sample_bandit(TwoPointBandit(), THETA, 3, seed=4)
+    c = torch.randn(2, 2, 3, dtype=torch.float64)
+    where = torch.tensor([[True, False, True], [False, True, True]])
+    gradients = samples.gradients(c)
+    kernel = torch.einsum("xid,yjd->xiyj", samples.scores, samples.scores)
+    expected = torch.einsum("lyj,xiyj->lxi", c, kernel) * where
+    torch.testing.assert_close(samples.directional(gradients, where), expected)
+    within = torch.einsum("lxj,xixj->lxi", c, kernel) * where
+    torch.testing.assert_close(samples.own(c, where), within)
+    # Gradients may be handed back one by one.
+    torch.testing.assert_close(samples.directional(gradients[1:], where), expected[1:])
+
+
+@pytest.mark.parametrize("name", ["num_prompts", "replications"])
+def test_refusals(name):
+    with pytest.raises(UserError, match=f"{name} must be at least 1"):
+        sample_bandit(TwoPointBandit(), THETA, 3, **{name: 0})
+    with pytest.raises(UserError, match="num_samples must be at least 1"):
+        sample_bandit(TwoPointBandit(), THETA, 0)
