@@ -1,23 +1,16 @@
-"""Passes over the samples of a language model, each kept in a file as soon as it is done.
-
-A measurement is a few passes that take minutes to hours each. Each leaves (M, n) numbers, and
-these are all that is kept: a run that was killed goes on behind its last finished pass.
-"""
+"""Passes over the samples of a language model, each kept in a file as soon as it is done."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from passgrad.files import write_atomic
 from passgrad.lm.passes import CompletionPasses
+from passgrad.measurement.kept import Kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +31,7 @@ class StoredPasses:
     def __init__(
         self, passes: CompletionPasses, folder: Path, done: Callable[[int], None] | None = None
     ) -> None:
-        self.passes, self.folder, self.done = passes, folder, done
+        self.passes, self.kept, self.done = passes, Kept(folder), done
 
     @property
     def rewards(self) -> Tensor:
@@ -59,16 +52,11 @@ class StoredPasses:
         return torch.stack([self._along(one.coefficients, where) for one in gradients])
 
     def _along(self, coefficients: Tensor, where: Tensor) -> Tensor:
-        name = hashlib.sha256(coefficients.double().numpy().tobytes() + where.numpy().tobytes())
-        path = self.folder / f"{name.hexdigest()[:20]}.npy"
-        if path.is_file():
-            values = torch.from_numpy(np.load(path, allow_pickle=False))
-        else:
+        def compute() -> Tensor:
             vector = self.passes.gradient(coefficients)
-            values = self.passes.directional(vector, where=where).nan_to_num(nan=0.0)
-            content = io.BytesIO()
-            np.save(content, values.numpy(), allow_pickle=False)
-            write_atomic(path, content.getvalue())
+            return self.passes.directional(vector, where=where).nan_to_num(nan=0.0)
+
+        values = self.kept.tensor("directional", coefficients.double(), where, compute=compute)
         if self.done is not None:
             self.done(int(where.sum()))
         return values
