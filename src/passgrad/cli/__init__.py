@@ -1,0 +1,89 @@
+"""The command line: ``passgrad models``, ``measure``, ``run``, ``book``, ``doctor``.
+
+One module a command, or a family of them; this one puts them together and turns errors into lines.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import passgrad
+from passgrad.cli.doctor import doctor
+from passgrad.cli.measure import measure
+from passgrad.cli.models import models_app
+from passgrad.cli.notebooks import book, run
+from passgrad.errors import UserError
+
+# typer carries its own copy of click from 0.27 on; its public BadParameter leads to the base
+# classes.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="passgrad",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Measure when ascending pass@k costs pass@1, and build the book that explains it.",
+    epilog="First time here? `passgrad doctor` says whether this machine is ready, "
+    "`make book` does the rest.",
+)
+app.add_typer(models_app, name="models")
+for command in (measure, run, book, doctor):
+    app.command()(command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"passgrad {passgrad.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``passgrad``: one line and status 1 for a user's error, status 2 for a wrong
+    call.
+    """
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(
+            args=list(arguments) if arguments is not None else None,
+            prog_name="passgrad",
+            standalone_mode=False,
+        )
+    except UserError as error:
+        typer.echo(f"passgrad: {error}", err=True)
+        sys.exit(1)
+    except _ClickException as error:
+        message = error.format_message()  # type: ignore[attr-defined]
+        if message.startswith("Usage:"):  # called without arguments: the help, not a complaint
+            typer.echo(message)
+        elif isinstance(error, _UsageError):
+            context = getattr(error, "ctx", None)
+            where = context.command_path if context is not None else "passgrad"
+            typer.echo(
+                f"passgrad: {' '.join(message.split()).rstrip('.')}; see {where} --help", err=True
+            )
+        else:
+            typer.echo(f"passgrad: {message}", err=True)
+        sys.exit(2)
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("passgrad: stopped", err=True)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

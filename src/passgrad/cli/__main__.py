@@ -1,0 +1,5 @@
+"""``python -m passgrad.cli``."""
+
+from passgrad.cli import main
+
+main()
