@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +14,21 @@ def measure(
     model: Annotated[
         str, typer.Option(help="smollm2-135m, a local folder, or a name on the Hugging Face hub.")
     ],
+    out: Annotated[Path, typer.Option(help="Folder of the measurement.")],
     prompts: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="A file of JSON lines (prompt or messages, answer; optional id, group), or a "
-            "task: conventions, arithmetic, gym:NAME."
+            "task: conventions, arithmetic, gsm8k, gym:NAME."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the measurement.")],
+    ] = None,
+    rollouts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Completions drawn elsewhere from this model, parquet or JSON lines: logs of "
+            "verl, TRL, vLLM, or columns prompt, completion (or completion_ids), reward."
+        ),
+    ] = None,
     samples: Annotated[int, typer.Option(help="Completions a prompt.")] = 64,
     ks: Annotated[
         str | None,
@@ -33,6 +39,12 @@ def measure(
         str,
         typer.Option(help="For a file: exact, math, gym:NAME, package.module:function, FILE.py:f."),
     ] = "exact",
+    verifier_seconds: Annotated[
+        float, typer.Option(help="A verdict that takes longer counts as wrong, and is reported.")
+    ] = 5.0,
+    verifier_memory: Annotated[
+        int, typer.Option(help="MiB that a verifier may take; beyond it the verdict is wrong.")
+    ] = 1024,
     stop: Annotated[
         str | None,
         typer.Option(help="For a file: what ends an answer.  [default: the model's end token]"),
@@ -46,6 +58,9 @@ def measure(
     ] = "new",
     level: Annotated[float, typer.Option(help="Confidence of intervals and of the band.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Of the samples and of their halves.")] = 0,
+    token_budget: Annotated[
+        int, typer.Option(help="Tokens of a packed row; less takes less memory.")
+    ] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what the folder holds.")
     ] = False,
@@ -58,30 +73,23 @@ def measure(
 
     Example: passgrad measure --model smollm2-135m --prompts conventions --samples 32 --out /tmp/m
     """
-    from passgrad.lm.models import load_tokenizer, resolve
+    from passgrad.cli.progress import Bars
+    from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
     from passgrad.measurement.run import measure as run_measurement
     from passgrad.report import write_report
     from passgrad.report.measured import content_of
-    from passgrad.tasks.prompt_files import read_prompts, task_by_name
 
-    if Path(prompts).suffix in (".jsonl", ".json") or Path(prompts).is_file():
-        task = read_prompts(
-            prompts, tokenizer=load_tokenizer(resolve(model)), verifier=verifier, stop=stop,
-            max_new_tokens=max_new_tokens,
+    with Bars() as bars:
+        made = run_measurement(
+            model, prompts, out=out, rollouts=rollouts, samples=samples, ks=_orders(ks),
+            engine=engine, verifier=verifier, verifier_seconds=verifier_seconds,  # type: ignore[arg-type]
+            verifier_memory=verifier_memory, stop=stop, max_new_tokens=max_new_tokens,
+            reading=reading, level=level, seed=seed,  # type: ignore[arg-type]
+            token_budget=token_budget or DEFAULT_TOKEN_BUDGET, resume=resume, progress=bars,
         )  # fmt: skip
-    else:
-        task = task_by_name(prompts)
-    begun = time.perf_counter()
-
-    def say(text: str) -> None:
-        minutes, seconds = divmod(int(time.perf_counter() - begun), 60)
-        typer.echo(f"[{minutes}:{seconds:02d}] {text}", err=True)
-
-    made = run_measurement(
-        model, task, out=out, num_samples=samples, ks=_orders(ks), engine=engine,  # type: ignore[arg-type]
-        prompts=reading, level=level, seed=seed, resume=resume, progress=say,  # type: ignore[arg-type]
-    )  # fmt: skip
-    write_report(content_of(made), out / "report.html")
+        write_report(content_of(made), out / "report.html")
+        for text in made.remarks:
+            bars.note(f"note: {text}")
     typer.echo(made.estimate.verdict)
     typer.echo(str(out / "report.html"))
 

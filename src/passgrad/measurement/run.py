@@ -1,38 +1,39 @@
-r"""``passgrad measure``: from a model and prompts to <grad J_k, grad J_1> with intervals, on disk.
-
-A folder holds a measurement, finished or not: ``settings.json``, ``rollouts/`` (completions, a
-part for some prompts), ``passes/`` (derivatives, a file a pass), and at the end
-``measurement.json``, ``curve.parquet``, ``prompts.parquet`` and ``rollouts.parquet``. Every file
-gets its name when it is whole, so a run that was killed is continued from what is there.
-"""
+"""From a model and prompts to <grad J_k, grad J_1> with intervals: ``passgrad measure``."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from passgrad import provenance
 from passgrad.errors import UserError
-from passgrad.files import write_atomic
 from passgrad.lm.completions import Completions
+from passgrad.lm.foreign_logs import RetokenisedWarning, SamplingLawWarning
+from passgrad.lm.foreign_rollouts import read_foreign
+from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.lm.models import load_model, load_tokenizer, resolve
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
-from passgrad.lm.sampling import Engine, sample
+from passgrad.lm.sampling import Engine
+from passgrad.measurement.drawing import Drawing
 from passgrad.measurement.estimate import ConflictEstimate, check_plan, estimate_conflict
+from passgrad.measurement.failures import explained
+from passgrad.measurement.folder import Folder
+from passgrad.measurement.progress import Progress, Silent
+from passgrad.measurement.prompts import GivenPrompts, as_task, digest
+from passgrad.measurement.remarks import remarks
 from passgrad.measurement.stored import StoredPasses
 from passgrad.stats.intervals import Prompts
 from passgrad.tasks.base import Task
-
-#: prompts whose completions are drawn by one start of the engine, and lost together
-BLOCK = 64
+from passgrad.tasks.verifiers import Verifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,10 @@ class Measurement:
 
     estimate: ConflictEstimate
     rollouts: Rollouts
+    remarks: tuple[str, ...]
+    """What stands out, a sentence each."""
     record: dict[str, Any]
+    """The content of ``measurement.json``."""
     folder: Path
 
 
@@ -52,154 +56,185 @@ def default_ks(num_samples: int) -> list[int]:
 
 def measure(
     model: str | Path,
-    task: Task,
+    prompts: GivenPrompts | None = None,
     *,
     out: str | Path,
-    num_samples: int = 64,
+    rollouts: str | Path | None = None,
+    samples: int = 64,
     ks: Iterable[int] | None = None,
     engine: Engine = "auto",
-    settings: Sampling | None = None,
-    prompts: Prompts = "new",
+    verifier: str | Callable[[str, str], Any] = "exact",
+    verifier_seconds: float = 5.0,
+    verifier_memory: int = 1024,
+    stop: str | None = None,
+    max_new_tokens: int = 512,
+    reading: Prompts = "new",
     estimator: str = "pkpo-loo1",
     level: float = 0.95,
     seed: int = 0,
+    token_budget: int = DEFAULT_TOKEN_BUDGET,
     resume: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Measurement:
-    """Measure the conflict of pass@k and pass@1 of a model on the prompts of a task.
+    """Measure the conflict of pass@k and pass@1 of a model on prompts.
 
     :param model: An embedded name, a local folder or a hub name.
+    :param prompts: A file of JSON lines (``prompt`` or ``messages``, ``answer``; optional ``id``,
+        ``group``), the name of a task, a task, or prompts. With ``rollouts`` it may be left out if
+        these have prompts and rewards.
     :param out: The folder of the measurement.
-    :param num_samples: n, completions a prompt.
+    :param rollouts: Completions drawn elsewhere (:mod:`passgrad.lm.foreign_logs`), from this model.
+    :param samples: n, completions a prompt; with ``rollouts`` it is theirs.
     :param ks: Orders with intervals; by default powers of two up to n / 2.
-    :param settings: The sampling law; the policy itself by default. Its seed is replaced by
-        ``seed``, which is also that of the split into halves.
-    :param prompts: Whether the prompts stand for others like them ("new") or for themselves
+    :param verifier, verifier_seconds, verifier_memory: How a completion is judged, and what a
+        verdict may take in seconds and MiB; for a file and for prompts.
+    :param stop: What ends a completion, for a file and for prompts; None is the model's end token.
+    :param max_new_tokens: Where it is cut off otherwise; a completion without its stop is wrong.
+    :param reading: Whether the prompts stand for others like them ("new") or for themselves
         ("fixed").
+    :param estimator: Of the gradients of pass@k; an unbiased one.
+    :param seed: Of the completions and of their halves.
+    :param token_budget: Tokens a packed row; less takes less memory.
     :param resume: Go on with what ``out`` holds. Completions and passes that are there are not
         made again.
-    :param progress: Called with a line about what is going on.
     :raises UserError: If ``out`` holds a measurement and ``resume`` is not set, or one with other
-        settings; for a sampling law that is not the policy's; and for all that sampling and
+        settings; for a lack of memory or disk space; and for all that reading, sampling and
         estimation refuse.
     """
-    say = progress or (lambda text: None)
-    law = replace(settings or Sampling(), seed=seed)
-    _check_law(law)
-    orders = default_ks(num_samples) if ks is None else sorted(set(ks))
-    check_plan(
-        len(task.prompts), num_samples, orders, estimator=estimator, prompts=prompts, level=level
-    )
-    load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
-    folder = Path(out)
-    asked = {
-        "model": str(model), "task": task.name, "prompt_ids": [x.id for x in task.prompts],
-        "num_samples": num_samples, "ks": orders, "engine": engine, "sampling": asdict(law),
-        "prompts": prompts, "estimator": estimator, "level": level, "seed": seed,
-    }  # fmt: skip
-    _claim(folder, asked, resume)
     begun = time.perf_counter()
-    rollouts = _rollouts(model, task, num_samples, engine, law, folder / "rollouts", say)
-    loaded, tokenizer = load_model(model)
-    completions = Completions.from_rollouts(rollouts, tokenizer)
-    passes = CompletionPasses(loaded, completions, torch.as_tensor(rollouts.rewards))
-    say(
-        f"{len(completions.sequences)} distinct completions of {rollouts.rewards.size}; "
-        f"two passes for each of {len({1, *orders})} orders"
-    )
-    count = iter(range(1, 10**9))
-    stored = StoredPasses(
-        passes, folder / "passes", lambda size: say(f"pass {next(count)}: {size} completions")
-    )
-    estimate = estimate_conflict(
-        stored, orders, estimator=estimator, prompts=prompts, level=level, seed=seed
-    )
+    show = progress or Silent()
+    load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
+    task = None
+    if prompts is not None:
+        task = as_task(
+            prompts, model, verifier=verifier, verifier_seconds=verifier_seconds,
+            verifier_memory=verifier_memory, stop=stop, max_new_tokens=max_new_tokens,
+        )  # fmt: skip
+    elif rollouts is None:
+        raise UserError("neither prompts nor rollouts are given: name one of them")
+    given: Rollouts | None = None
+    doubts: list[str] = []
+    if rollouts is not None:
+        given, doubts = _given(rollouts, model, task, stop, max_new_tokens)
+    num_prompts = len(given.prompt_ids) if given else len(task.prompts)  # type: ignore[union-attr]
+    n = given.num_samples if given else samples
+    orders = default_ks(n) if ks is None else sorted(set(ks))
+    check_plan(num_prompts, n, orders, estimator=estimator, prompts=reading, level=level)
+    law = Sampling(seed=seed)
+    asked = {
+        "model": str(model),
+        "prompts": None if task is None else task.name,
+        "prompts_digest": None if task is None else digest(task),
+        "rollouts": None if rollouts is None else Path(rollouts).name,
+        "rollouts_digest": None if rollouts is None else _file_digest(Path(rollouts)),
+        "samples": n, "ks": orders, "engine": engine if given is None else None,
+        "sampling": asdict(law) if given is None else None,
+        "reading": reading, "estimator": estimator, "level": level, "seed": seed,
+    }  # fmt: skip
+    folder = Folder(Path(out))
+    folder.claim(asked, resume=resume)
+    incidents: list[dict[str, Any]] = []
+    if given is None:
+        assert task is not None
+        drawing = Drawing(str(model), task, n, engine, law, folder.rollouts)
+        with explained(folder.path, "lower max_new_tokens, or take another engine"):
+            _draw(drawing, show)
+        drawn, incidents = drawing.rollouts(), drawing.incidents()
+    else:
+        drawn = given
+    with explained(folder.path, f"lower token_budget (now {token_budget})"):
+        estimate = _estimate(
+            model, drawn, orders, folder, show, token_budget=token_budget, estimator=estimator,
+            reading=reading, level=level, seed=seed,
+        )  # fmt: skip
+    found = tuple(doubts + remarks(estimate, incidents))
     record = {
         "verdict": estimate.verdict,
         "threshold": _plain(estimate.threshold),
         "threshold_interval": [_plain(estimate.threshold_low), _plain(estimate.threshold_high)],
-        "curve": json.loads(estimate.to_frame().to_json(orient="records", double_precision=15)),
+        "curve": _rows(estimate),
+        "remarks": found,
+        "incidents": incidents,
         "settings": asked,
-        "rollouts": {"prompts": len(rollouts.prompt_ids), "samples": rollouts.num_samples},
+        "rollouts": {"prompts": num_prompts, "samples": n},
         "provenance": provenance.record(seed=seed)
         | {"seconds": round(time.perf_counter() - begun, 1)},
     }
-    _write(folder, estimate, rollouts, record)
-    return Measurement(estimate, rollouts, record, folder)
+    with explained(folder.path, "close other programs"):
+        folder.write_table("curve", estimate.to_frame())
+        folder.write_table("prompts", _prompts_frame(estimate, drawn))
+        drawn.write(folder.path / "rollouts.parquet")
+        folder.finish(record)
+    return Measurement(estimate, drawn, found, record, folder.path)
 
 
-def _check_law(law: Sampling) -> None:
-    """Scores have mean zero under the policy itself and under no other law."""
-    if (law.temperature, law.top_p, law.top_k) != (1.0, 1.0, 0):
-        raise UserError(
-            f"the completions would be drawn at temperature {law.temperature:g}, top_p "
-            f"{law.top_p:g}, top_k {law.top_k}, but the gradients are those of the policy: "
-            "leave all three at 1, 1 and 0"
-        )
+def _given(
+    path: str | Path, model: str | Path, task: Task | None, stop: str | None, max_new_tokens: int
+) -> tuple[Rollouts, list[str]]:
+    """Rollouts from elsewhere, and what is doubtful about their law."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = read_foreign(
+            path, tokenizer=load_tokenizer(resolve(model)), task=task, stop=stop,
+            max_new_tokens=max_new_tokens,
+        )  # fmt: skip
+    doubts = []
+    for one in caught:
+        if issubclass(one.category, SamplingLawWarning | RetokenisedWarning):
+            doubts.append(str(one.message).removeprefix(f"{path}: "))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return found, doubts
 
 
-def _claim(folder: Path, asked: dict[str, Any], resume: bool) -> None:
-    """Make the folder one of this measurement, or find that it is."""
-    path = folder / "settings.json"
-    if path.is_file():
-        if not resume:
-            raise UserError(
-                f"{folder} holds a measurement already: set resume to go on with it, "
-                "or name another folder"
-            )
-        before = json.loads(path.read_text(encoding="utf-8"))
-        other = [name for name in asked if before.get(name) != asked[name]]
-        if other:
-            raise UserError(
-                f"{folder} was begun with another {', '.join(other)}: "
-                "give the same, or name another folder"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no measurement: name another folder")
-    else:
-        write_atomic(path, json.dumps(asked, indent=2).encode())
+def _draw(drawing: Drawing, show: Progress) -> None:
+    judge = drawing.task.verify
+    if not isinstance(judge, Verifier):
+        drawing.draw(range(drawing.num_blocks), show)
+        return
+    with judge:  # a function that cannot be imported is not found after an hour of drawing
+        drawing.draw(range(drawing.num_blocks), show)
 
 
-def _rollouts(
-    model: str | Path, task: Task, n: int, engine: Engine, law: Sampling, folder: Path,
-    say: Callable[[str], None],
-) -> Rollouts:  # fmt: skip
-    """The completions of all prompts, a block at a time."""
-    parts = []
-    blocks = range(0, len(task.prompts), BLOCK)
-    for number, start in enumerate(blocks):
-        path = folder / f"part-{number:05d}.parquet"
-        if not path.is_file():
-            some = replace(task, prompts=task.prompts[start : start + BLOCK])
-            say(
-                f"drawing {n} completions of {len(some.prompts)} prompts "
-                f"({number + 1}/{len(blocks)})"
-            )
-            # A block has a seed of its own, so that it does not matter which were drawn before.
-            own = replace(law, seed=law.seed + number)
-            sample(model, some, num_samples=n, engine=engine, settings=own).write(path)
-        parts.append(Rollouts.read(path))
-    return Rollouts(pa.concat_tables([part.table for part in parts]))
+def _estimate(
+    model: str | Path, drawn: Rollouts, orders: list[int], folder: Folder, show: Progress, *,
+    token_budget: int, estimator: str, reading: Prompts, level: float, seed: int,
+) -> ConflictEstimate:  # fmt: skip
+    loaded, tokenizer = load_model(model)
+    completions = Completions.from_rollouts(drawn, tokenizer)
+    passes = CompletionPasses(
+        loaded, completions, torch.as_tensor(drawn.rewards), token_budget=token_budget
+    )
+    show.note(
+        f"{len(completions.sequences)} distinct completions of {drawn.rewards.size}, "
+        f"{drawn.num_correct.sum() / drawn.rewards.size:.1%} right"
+    )
+    # Two halves, each with a gradient and its derivatives for every order and for order 1.
+    show.stage("gradients and derivatives along them", 2 * len({1, *orders}))
+    stored = StoredPasses(passes, folder.passes, show.advance)
+    return estimate_conflict(
+        stored, orders, estimator=estimator, prompts=reading, level=level, seed=seed
+    )
 
 
-def _write(
-    folder: Path, estimate: ConflictEstimate, rollouts: Rollouts, record: dict[str, Any]
-) -> None:
-    """All tables, and last the file that says that the measurement is done."""
-    first: dict[str, tuple[str, str]] = {}
-    for name, text, group in zip(
-        *(rollouts.table[c].to_pylist() for c in ("prompt_id", "prompt", "group")), strict=True
-    ):
-        first.setdefault(name, (text, group))
+def _prompts_frame(estimate: ConflictEstimate, drawn: Rollouts) -> Any:
+    groups = dict(
+        zip(*(drawn.table[name].to_pylist() for name in ("prompt_id", "group")), strict=True)
+    )
     frame = estimate.prompts_frame()
-    frame.insert(0, "prompt_id", rollouts.prompt_ids)
-    frame.insert(1, "group", [first[name][1] for name in rollouts.prompt_ids])
-    frame.insert(2, "num_correct", rollouts.num_correct)
-    for name, table in (("curve", estimate.to_frame()), ("prompts", frame)):
-        write_atomic(folder / f"{name}.parquet", table.to_parquet(index=False))
-    rollouts.write(folder / "rollouts.parquet")
-    content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_atomic(folder / "measurement.json", content.encode())
+    frame.insert(0, "prompt_id", drawn.prompt_ids)
+    frame.insert(1, "group", [groups[name] for name in drawn.prompt_ids])
+    frame.insert(2, "num_correct", drawn.num_correct)
+    return frame
+
+
+def _rows(estimate: ConflictEstimate) -> list[dict[str, float | None]]:
+    return json.loads(estimate.to_frame().to_json(orient="records", double_precision=15))
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:20]
 
 
 def _plain(value: float) -> float | None:

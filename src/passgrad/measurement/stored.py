@@ -24,12 +24,12 @@ class StoredPasses:
     """:class:`~passgrad.measurement.samples.SampledGradients` of a language model, in a folder.
 
     A gradient is computed when a derivative along it is asked for that is not stored, and dropped
-    right after: whatever the number of k, there is one at a time. ``done`` is called after each
-    pass with the number of answers that it was about.
+    right after: whatever the number of k, there is one at a time. ``done(1)`` is called behind each
+    gradient with the derivatives along it.
     """
 
     def __init__(
-        self, passes: CompletionPasses, folder: Path, done: Callable[[int], None] | None = None
+        self, passes: CompletionPasses, folder: Path, done: Callable[[float], None] | None = None
     ) -> None:
         self.passes, self.kept, self.done = passes, Kept(folder), done
 
@@ -58,5 +58,5 @@ class StoredPasses:
 
         values = self.kept.tensor("directional", coefficients.double(), where, compute=compute)
         if self.done is not None:
-            self.done(int(where.sum()))
+            self.done(1)
         return values

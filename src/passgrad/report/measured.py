@@ -42,10 +42,16 @@ def content_of(measurement: Measurement) -> ReportContent:
             float(estimate.threshold), float(estimate.threshold_low), float(estimate.threshold_high)
         ),
         line=[(float(k), float(y)) for k, y in zip(estimate.curve_ks, estimate.curve, strict=True)],
-        settings=_flat({k: v for k, v in record["settings"].items() if k != "prompt_ids"}),
+        settings=_flat(
+            {
+                k: v
+                for k, v in record["settings"].items()
+                if v is not None and not k.endswith("_digest")
+            }
+        ),
         provenance=_flat(record["provenance"]),
         not_measured=_NOT_MEASURED,
-        warnings=_warnings(estimate),
+        warnings=measurement.remarks,
         level=estimate.level,
     )
 
@@ -79,23 +85,6 @@ def _prompts(rollouts: Rollouts, estimate: ConflictEstimate) -> list[PromptRow]:
             strict=True,
         )
     ]
-
-
-def _warnings(estimate: ConflictEstimate) -> list[str]:
-    """What the samples could not show."""
-    never, always = int((estimate.success == 0).sum()), int((estimate.success == 1).sum())
-    found = []
-    if never:
-        found.append(
-            f"{never} of {len(estimate.success)} prompts have no right answer: they are counted, "
-            "with an estimated gradient of 0; more samples would show more of them."
-        )
-    if always:
-        found.append(
-            f"{always} of {len(estimate.success)} prompts have right answers only: they are "
-            "counted, with an estimated gradient of 0."
-        )
-    return found
 
 
 def _flat(content: Mapping[str, Any], lead: str = "") -> dict[str, Any]:

@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,14 @@ class Incident:
     """A distinct (completion, reference) pair without an ordinary verdict; it counts as wrong.
 
     ``places``: where it stands in the batch. ``completion``, ``answer``: their beginnings.
+    ``prompt_id``: of a call about a prompt.
     """
 
     places: tuple[int, ...]
     completion: str
     answer: str
     reason: str
+    prompt_id: str = ""
 
     def __str__(self) -> str:
         return f"{self.reason} (completion {self.completion!r}, answer {self.answer!r})"
@@ -116,7 +118,7 @@ class Verifier:
     def __call__(self, completion: str, prompt: Prompt) -> bool:
         """Whether one completion of a prompt is a success: ``Task.verify``."""
         rewards, incidents = self.judge([completion], [prompt])
-        self.incidents += incidents
+        self.incidents += [replace(one, prompt_id=prompt.id) for one in incidents]
         return bool(rewards[0] == 1)
 
     def reference(self, prompt: Prompt) -> Any:

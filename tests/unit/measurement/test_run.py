@@ -14,8 +14,7 @@ import torch
 from passgrad.errors import UserError
 from passgrad.interference import conflict
 from passgrad.lm.models import load_model, save_model
-from passgrad.lm.rollouts import Sampling
-from passgrad.measurement import run
+from passgrad.measurement import drawing
 from passgrad.measurement.run import default_ks, measure
 from passgrad.report.measured import content_of
 from passgrad.tasks.base import Prompt, Task, exact_match
@@ -41,18 +40,34 @@ def place(make_tokenizer, tiny_model, tmp_path_factory):
     return folder
 
 
+class Shown:
+    """What a measurement said of its progress."""
+
+    def __init__(self):
+        self.stages, self.notes = [], []
+
+    def stage(self, name, total):
+        self.stages.append([name, total, 0])
+
+    def advance(self, amount=1):
+        self.stages[-1][2] += amount
+
+    def note(self, text):
+        self.notes.append(text)
+
+
 def options(**changes):
-    return {"num_samples": 32, "engine": "transformers", "prompts": "fixed"} | changes
+    return {"samples": 32, "engine": "transformers", "reading": "fixed"} | changes
 
 
 @pytest.fixture(scope="module")
 def made(place, tmp_path_factory):
-    lines = []
+    shown = Shown()
     folder = tmp_path_factory.mktemp("measured") / "m"
     result = measure(
-        place, TASK, out=folder, ks=[1, 2, 4], progress=lines.append, **options(num_samples=12000)
+        place, TASK, out=folder, ks=[1, 2, 4], progress=shown, **options(samples=12000)
     )
-    return result, lines
+    return result, shown
 
 
 def test_the_estimate_is_near_the_exact_product(made, place):
@@ -69,20 +84,24 @@ def test_the_estimate_is_near_the_exact_product(made, place):
 
 
 def test_the_folder_has_tables_record_and_rollouts(made):
-    result, lines = made
+    result, shown = made
     folder = result.folder
     record = json.loads((folder / "measurement.json").read_text())
     assert record["verdict"] == result.estimate.verdict
     assert [row["k"] for row in record["curve"]] == [1, 2, 4]
-    assert record["settings"]["num_samples"] == 12000
+    assert record["settings"]["samples"] == 12000
     assert record["provenance"]["seed"] == 0
     curve = pd.read_parquet(folder / "curve.parquet")
     assert curve["inner_product"].tolist() == result.estimate.inner_product.tolist()
     prompts = pd.read_parquet(folder / "prompts.parquet")
     assert prompts["prompt_id"].tolist() == [prompt.id for prompt in PROMPTS]
     assert prompts["num_correct"].tolist() == result.rollouts.num_correct.tolist()
-    assert any(line.startswith("drawing 12000 completions of 6 prompts") for line in lines)
-    assert lines[-1].startswith("pass 6: ")
+    assert [stage[:2] for stage in shown.stages] == [
+        ["drawing completions", 72000],
+        ["gradients and derivatives along them", 6],
+    ]
+    assert all(done == total for _, total, done in shown.stages)
+    assert " distinct completions of 72000, " in shown.notes[0]
 
 
 def test_the_report_shows_what_was_measured(made):
@@ -100,19 +119,18 @@ def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch):
     class StopError(Exception):
         pass
 
-    def stop_at(number):
-        def say(text):
-            if text.startswith(f"pass {number}"):
+    class Stop(Shown):
+        def advance(self, amount=1):
+            super().advance(amount)
+            if self.stages[-1][0].startswith("gradients") and self.stages[-1][2] == 3:
                 raise StopError
 
-        return say
-
     with pytest.raises(StopError):
-        measure(place, TASK, out=tmp_path / "cut", progress=stop_at(3), **options())
+        measure(place, TASK, out=tmp_path / "cut", progress=Stop(), **options())
     kept = sorted((tmp_path / "cut" / "passes").iterdir())
     assert len(kept) == 3
-    original = run.sample
-    monkeypatch.setattr(run, "sample", lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = drawing.sample
+    monkeypatch.setattr(drawing, "sample", lambda *a, **k: calls.append(1) or original(*a, **k))
     again = measure(place, TASK, out=tmp_path / "cut", resume=True, **options())
     assert calls == []
     assert again.rollouts.table.equals(first.rollouts.table)
@@ -125,8 +143,8 @@ from passgrad.measurement.run import measure
 from passgrad.tasks.base import Prompt, Task, exact_match
 prompts = tuple(Prompt(*row) for row in {prompts!r})
 task = Task("tiny", prompts, exact_match, "\\n", 4)
-measure({place!r}, task, out={out!r}, resume=True, num_samples=32, engine="transformers",
-        prompts="fixed")
+measure({place!r}, task, out={out!r}, resume=True, samples=32, engine="transformers",
+        reading="fixed")
 """
 
 
@@ -156,8 +174,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(place, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"settings": Sampling(temperature=0.7)}, "drawn at temperature 0.7, .* leave all three"),
-        ({"num_samples": 2}, "too small: draw at least 4|needs at least|exceeds"),
+        ({"samples": 2}, "too small: draw at least 4|needs at least|exceeds"),
         ({"ks": [64]}, "k = 64 is too large for the 16 completions"),
         ({"estimator": "grpo"}, "grpo"),
     ],
@@ -180,8 +197,8 @@ def test_a_folder_is_one_measurement(place, tmp_path):
     measure(place, TASK, out=folder, **options())
     with pytest.raises(UserError, match="holds a measurement already: set resume"):
         measure(place, TASK, out=folder, **options())
-    with pytest.raises(UserError, match="was begun with another num_samples"):
-        measure(place, TASK, out=folder, resume=True, **options(num_samples=16))
+    with pytest.raises(UserError, match="was begun with another samples"):
+        measure(place, TASK, out=folder, resume=True, **options(samples=16))
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("precious")
@@ -194,3 +211,72 @@ def test_the_orders_by_default():
     assert default_ks(64) == [1, 2, 4, 8, 16, 32]
     assert default_ks(4) == [1, 2]
     assert torch.tensor(default_ks(100)).max() <= 50
+
+
+def test_prompts_from_a_file_with_a_verifier_that_fails(place, tmp_path):
+    lines = [{"prompt": p.text, "answer": p.answer, "id": p.id} for p in PROMPTS]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judge = tmp_path / "judge.py"
+    judge.write_text(
+        "def f(completion, answer):\n"
+        "    if completion != answer:\n        raise ValueError('odd')\n"
+        "    return completion == answer\n"
+    )
+    given = {"stop": "\n", "max_new_tokens": 4, "verifier": f"{judge}:f"}
+    made = measure(place, path, out=tmp_path / "m", **given, **options())
+    incidents = made.record["incidents"]
+    assert {one["reason"] for one in incidents} == {"the verifier raised ValueError"}
+    answers = {p.id: p.answer for p in PROMPTS}
+    assert all(one["answer"] == answers[one["prompt_id"]] for one in incidents)
+    assert made.rollouts.num_correct.sum() > 0
+    assert any("no ordinary verdict" in text for text in made.remarks)
+    # Nothing is judged again, and the incidents are not forgotten.
+    again = measure(place, path, out=tmp_path / "m", resume=True, **given, **options())
+    assert again.record["incidents"] == made.record["incidents"]
+    # Another prompt under the same id is another measurement.
+    lines[0]["answer"] = "bb"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match="begun with another prompts_digest"):
+        measure(place, path, out=tmp_path / "m", resume=True, **given, **options())
+
+
+def test_a_verifier_that_cannot_be_loaded_is_said_before_anything_is_drawn(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(drawing, "sample", lambda *a, **k: pytest.fail("drawn"))
+    (tmp_path / "judge.py").write_text("import nowhere_at_all\n")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        measure(
+            place, [("", "a=", "b")] * 4, out=tmp_path / "m", verifier=f"{tmp_path}/judge.py:f",
+            stop="\n", **options(),
+        )  # fmt: skip
+
+
+def test_rollouts_from_elsewhere_give_the_same_numbers(made, place, tmp_path):
+    first, _ = made
+    path = tmp_path / "log.parquet"
+    table = first.rollouts.table.select(["prompt_id", "prompt", "completion_ids", "reward"])
+    pd.DataFrame(table.to_pylist()).rename(columns={"prompt_id": "id"}).to_parquet(path)
+    again = measure(place, out=tmp_path / "m", rollouts=path, ks=[1, 2, 4], reading="fixed")
+    np.testing.assert_allclose(again.estimate.inner_product, first.estimate.inner_product)
+    assert again.record["settings"]["samples"] == 12000
+    assert any("the log does not say temperature" in text for text in again.remarks)
+    hot = tmp_path / "hot.parquet"
+    pd.read_parquet(path).assign(temperature=0.7).to_parquet(hot)
+    warned = measure(place, out=tmp_path / "hot", rollouts=hot, ks=[1], reading="fixed")
+    assert any("(temperature 0.7)" in text for text in warned.remarks)
+    assert warned.record["remarks"] == warned.remarks
+
+
+def test_without_prompts_and_rollouts_there_is_nothing_to_measure(place, tmp_path):
+    with pytest.raises(UserError, match="neither prompts nor rollouts"):
+        measure(place, out=tmp_path / "m")
+
+
+def test_a_lack_of_memory_names_the_setting(place, tmp_path, monkeypatch):
+    from passgrad.lm.passes import CompletionPasses
+
+    monkeypatch.setattr(CompletionPasses, "gradient", lambda *a: torch.empty(2**55))
+    with pytest.raises(UserError, match=r"out of memory: lower token_budget \(now 99\)"):
+        measure(place, TASK, out=tmp_path / "m", token_budget=99, **options())

@@ -1,0 +1,86 @@
+"""The completions of a measurement, drawn a block of prompts at a time.
+
+A block is a start of the engine: what a kill loses, and what one process of several draws.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from passgrad.files import write_atomic
+from passgrad.lm.rollouts import Rollouts, Sampling
+from passgrad.lm.sampling import Engine, sample
+from passgrad.measurement.progress import Progress
+from passgrad.tasks.base import Task
+from passgrad.tasks.verifiers import Verifier
+
+#: prompts a block
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the completions of a task are drawn."""
+
+    model: str
+    task: Task
+    num_samples: int
+    engine: Engine
+    law: Sampling
+    folder: Path
+
+    @property
+    def num_blocks(self) -> int:
+        """How many times the engine is started."""
+        return -(-len(self.task.prompts) // BLOCK)
+
+    def path(self, block: int) -> Path:
+        """Where a block is kept."""
+        return self.folder / f"part-{block:05d}.parquet"
+
+    def draw(self, blocks: Iterable[int], progress: Progress) -> None:
+        """Draw those of these blocks that are not there."""
+        todo = [block for block in blocks if not self.path(block).is_file()]
+        if not todo:
+            return
+        sizes = [len(self._prompts(block)) * self.num_samples for block in todo]
+        progress.stage("drawing completions", sum(sizes))
+        for block, size in zip(todo, sizes, strict=True):
+            self._draw(block)
+            progress.advance(size)
+
+    def rollouts(self) -> Rollouts:
+        """All blocks together; every one must be there."""
+        parts = [Rollouts.read(self.path(block)) for block in range(self.num_blocks)]
+        return Rollouts(pa.concat_tables([part.table for part in parts]))
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """The completions that the verifier had no ordinary verdict for; they count as wrong."""
+        paths = sorted(self.folder.glob("part-*.incidents.json"))
+        return [one for path in paths for one in json.loads(path.read_text(encoding="utf-8"))]
+
+    def _prompts(self, block: int) -> tuple[Any, ...]:
+        return self.task.prompts[block * BLOCK : (block + 1) * BLOCK]
+
+    def _draw(self, block: int) -> None:
+        some = replace(self.task, prompts=self._prompts(block))
+        # A block has a seed of its own, so that it does not matter which were drawn before.
+        law = replace(self.law, seed=self.law.seed + block)
+        judge = some.verify if isinstance(some.verify, Verifier) else None
+        before = len(judge.incidents) if judge else 0
+        drawn = sample(
+            self.model, some, num_samples=self.num_samples, engine=self.engine, settings=law
+        )
+        new = judge.incidents[before:] if judge else []
+        if new:
+            names = ("prompt_id", "completion", "answer", "reason")
+            rows = [{name: getattr(one, name) for name in names} for one in new]
+            content = json.dumps(rows, ensure_ascii=False)
+            write_atomic(self.path(block).with_suffix(".incidents.json"), content.encode())
+        drawn.write(self.path(block))

@@ -1,0 +1,42 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from passgrad.measurement import estimate_conflict, sample_bandit
+from passgrad.measurement.remarks import remarks
+from passgrad.worlds.bandit import TwoPointBandit
+
+
+def estimate(num_prompts, theta=(1.0, 1.0)):
+    world = TwoPointBandit(separation=0.2, hard_fraction=0.5)
+    samples = sample_bandit(world, torch.tensor(theta), 16, num_prompts=num_prompts, seed=1)
+    return estimate_conflict(samples, [1, 2, 4])
+
+
+def test_a_weak_signal_comes_first():
+    strong, weak = estimate(2000), estimate(6)
+    assert not [text for text in remarks(strong) if "hardly seen" in text]
+    weak = replace(weak, standard_error=weak.inner_product / np.array([2.5, 9, 9]))
+    assert "is 2.5 standard errors from 0" in remarks(weak)[0]
+
+
+def test_prompts_without_a_gradient_are_counted():
+    one = replace(estimate(40), success=np.array([0.0, 0.0, 1.0, 0.5]))
+    texts = " ".join(remarks(one))
+    assert "2 of 4 prompts have no right answer" in texts
+    assert "1 of 4 prompts have right answers only" in texts
+
+
+def test_incidents_are_summed_up():
+    found = remarks(estimate(2000), [{"reason": "late"}, {"reason": "late"}, {"reason": "died"}])
+    assert "3 completions had no ordinary verdict and count as wrong: late, and 1 other" in found[0]
+
+
+@pytest.mark.parametrize(("degrees", "named"), [([30, 30, 3.1], "k = 4 "), ([30, 30, 30], None)])
+def test_errors_that_rest_on_few_prompts_are_named(degrees, named):
+    texts = remarks(replace(estimate(2000), degrees=np.array(degrees, dtype=float)))
+    found = [text for text in texts if "handful of prompts" in text]
+    assert bool(found) == bool(named)
+    assert not named or named in found[0]
