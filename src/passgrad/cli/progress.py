@@ -72,7 +72,7 @@ class Bars:
         self._done += amount
         if self._live and self._stage is not None:
             self._bars.advance(self._stage, amount)
-        elif not self._live and time.monotonic() - self._said >= _PAUSE:
+        elif not self._live and self._done < self._total and self._pause():
             self._line(f"{self._name}: {self._done / self._total:.0%}, {self._left()} left")
 
     def note(self, text: str) -> None:
@@ -81,6 +81,9 @@ class Bars:
             self._bars.console.print(text, markup=False, highlight=False)
         else:
             self._line(text)
+
+    def _pause(self) -> bool:
+        return time.monotonic() - self._said >= _PAUSE
 
     def _left(self) -> str:
         spent = time.monotonic() - self._since

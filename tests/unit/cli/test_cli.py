@@ -53,12 +53,16 @@ def test_version(call):
 def test_help_teaches(call):
     status, out, _ = call("--help")
     assert status == 0
-    for word in ("models", "run", "book", "doctor", "make book"):
+    for word in ("models", "measure", "run", "book", "doctor", "make book"):
         assert word in " ".join(out.split())
     status, out, _ = call("run", "--help")
     assert status == 0
     for word in ("Example:", "--profile", "NAME=VALUE", "smoke", "failed.ipynb"):
         assert word in out
+    status, out, _ = call("measure", "--help")
+    assert status == 0
+    for word in ("Example:", "--rollouts", "--resume", "math, gym:NAME", "report.html", "messages"):
+        assert word in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
@@ -67,6 +71,8 @@ def test_help_teaches(call):
         (["frobnicate"], 2, "passgrad: No such command 'frobnicate'; see passgrad --help"),
         (["models", "x"], 2, "passgrad: No such command 'x'; see passgrad models --help"),
         (["run"], 2, "passgrad: Missing argument"),
+        (["measure", "--out", "m"], 2, "passgrad: Missing option '--model'"),
+        (["measure", "--model", "x/y.gz", "--out", "m", "--ks", "1,x"], 1, "passgrad: --ks '1,x'"),
         (["run", "04_toy", "--speed", "9"], 2, "passgrad: No such option"),
         (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/01_"),
         (["run", "04_toy", "--profile", "huge"], 1, "passgrad: no profile 'huge'; known profiles:"),
