@@ -1,4 +1,6 @@
-"""Exact gradient ascent: theta <- theta + step_size * grad J(theta), in any world."""
+"""Exact ascent: theta <- theta + step_size * grad J(theta), or along another vector, in any
+world.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +16,19 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.objectives import Objective, PassAtK
 from passgrad.worlds.base import World
+
+
+class Direction(Protocol):
+    """Where to go from theta. It may have a state, as the momentum of an optimiser has."""
+
+    @property
+    def label(self) -> str:
+        """What figures and tables call it."""
+        ...
+
+    def __call__(self, world: World, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """p(theta), (N,) float64, and the direction: (d,), in the world's dtype."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +46,7 @@ class Trace:
     thetas: Tensor | None
     """All parameters, (T + 1, d), where they were asked for."""
     step_size: float
-    objective: Objective
+    objective: Objective | Direction
 
     def value(self, objective: Objective) -> Tensor:
         """J = E_x[f(p(x))] after every step, (T + 1,), of any objective."""
@@ -54,14 +70,15 @@ class Trace:
 def ascend(
     world: World,
     theta: Tensor | Sequence[float] | None = None,
-    objective: Objective | None = None,
+    objective: Objective | Direction | None = None,
     *,
     step_size: float = 5.0,
     steps: int = 1,
     record_theta: bool = False,
     progress: bool = False,
 ) -> Trace:
-    """The path of exact gradient ascent on ``objective`` (default: pass@10) from ``theta``.
+    """The path of exact ascent from ``theta``, along the gradient of ``objective`` (default:
+    pass@10) or along a :class:`Direction` in its place.
 
     The caller's theta is left as it is: one copy is moved in place, and beside it only the current
     gradient is held. ``record_theta`` keeps every theta and is meant for small worlds.
@@ -82,7 +99,11 @@ def ascend(
     for step in _counted(steps, progress, f"ascending {objective.label}"):
         if thetas is not None:
             thetas[step] = theta
-        success[step], gradient = world.objective_gradient(theta, objective)
+        success[step], gradient = (
+            objective(world, theta)
+            if callable(objective)
+            else world.objective_gradient(theta, objective)
+        )
         _check_finite(success[step], step, step_size)
         theta.add_(gradient, alpha=step_size)
         del gradient  # else it would live beside its successor

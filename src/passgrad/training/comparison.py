@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from passgrad.objectives import Objective
-from passgrad.training.ascent import ascend
+from passgrad.training.ascent import Direction, ascend
 from passgrad.worlds.base import World
 
 if TYPE_CHECKING:
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 def compare_ascents(
     world: World,
     theta: Tensor | Sequence[float] | None,
-    objectives: Sequence[Objective],
+    objectives: Sequence[Objective | Direction],
     *,
     ks: Sequence[float],
     step_size: float,
     steps: int,
     progress: bool = False,
 ) -> DataFrame:
-    """J_k along exact gradient ascent on each objective from the same theta, for every k in ``ks``.
+    """J_k along exact ascent on each objective, or along each direction, from the same theta, for
+    every k in ``ks``.
 
     One row an objective (its label), step (0 to ``steps``), k and group of prompts; the group
     ``"all"`` is the whole prompt law. Every objective takes steps of the same ``step_size`` along

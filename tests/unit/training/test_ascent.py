@@ -27,6 +27,27 @@ def test_it_follows_the_gradient():
     assert trace.success.dtype == torch.float64
 
 
+def test_it_follows_any_direction():
+    class Shrinking:
+        """Half of the gradient before, and so on: a direction with a state."""
+
+        label, factor = "shrinking", 2.0
+
+        def __call__(self, world, theta):
+            self.factor /= 2
+            p, gradient = world.objective_gradient(theta, PassAtK(3))
+            return p, self.factor * gradient
+
+    world, direction = TwoPointBandit(), Shrinking()
+    trace = ascend(world, THETA, direction, step_size=0.5, steps=2, record_theta=True)
+    first = torch.tensor(THETA, dtype=torch.float64)
+    second = first + 0.5 * world.objective_gradient(first, PassAtK(3))[1]
+    third = second + 0.25 * world.objective_gradient(second, PassAtK(3))[1]
+    torch.testing.assert_close(trace.thetas, torch.stack([first, second, third]))
+    torch.testing.assert_close(trace.success[1], world.success(second))
+    assert trace.objective is direction
+
+
 def test_small_steps_raise_their_own_objective():
     for k in (1, 10):
         rising = ascend(GaussianBandit(), THETA, PassAtK(k), step_size=0.1, steps=30).pass_at_k(k)
