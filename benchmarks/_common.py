@@ -9,13 +9,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
 from passgrad import provenance
 
 MODEL = "smollm2-135m"
+
+# Options that several scripts have.
+Smoke = Annotated[bool, typer.Option(help="seconds, to see that it runs; figures mean nothing")]
+Figures = Annotated[Path | None, typer.Option(help="write the figures here too")]
+Model = Annotated[str, typer.Option("--model", help="an embedded model, or a folder with one")]
 
 
 def interleaved(

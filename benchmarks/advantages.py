@@ -19,13 +19,12 @@ Runs are interleaved; a ratio is the median over rounds of the ratio within a ro
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
-from _common import interleaved, machine, progress, ratio, report
+from _common import Figures, Smoke, interleaved, machine, progress, ratio, report
 
 from passgrad.estimators import advantages
 from passgrad.estimators.apply import result
@@ -83,10 +82,8 @@ def main(
     ),
     part: Annotated[int, typer.Option(help="prompts that the listing is timed on")] = 32,
     repeats: int = 7,
-    smoke: Annotated[
-        bool, typer.Option(help="seconds, to see that it runs; figures mean nothing")
-    ] = False,
-    json: Annotated[Path | None, typer.Option(help="write the figures here too")] = None,
+    smoke: Smoke = False,
+    json: Figures = None,
 ) -> None:
     """Advantages for many k at once against the listing that takes them in turn."""
     ks = [int(k) for k in orders.split(",")]

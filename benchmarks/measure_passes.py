@@ -27,13 +27,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Annotated, Any
 
 import torch
 import typer
-from _common import MODEL, interleaved, machine, progress, ratio, report
+from _common import MODEL, Figures, Model, Smoke, interleaved, machine, progress, ratio, report
 from packed_logprobs import padded_batches, padded_logprobs
 
 from passgrad.estimators import advantages
@@ -153,18 +152,18 @@ def main(
     scale: Annotated[int, typer.Option(help="prompts that full gradients are counted for")] = 72,
     repeats: int = 1,
     parts: Annotated[str, typer.Option(help="what to time")] = ",".join(PARTS),
-    smoke: Annotated[
-        bool, typer.Option(help="seconds, to see that it runs; figures mean nothing")
-    ] = False,
-    json: Annotated[Path | None, typer.Option(help="write the figures here too")] = None,
+    model_name: Model = MODEL,
+    smoke: Smoke = False,
+    json: Figures = None,
 ) -> None:
     """The measurement against a training pass, against padding, against full gradients."""
     if smoke:
         num_prompts, num_completions, prompt_tokens, length, batch = 2, 4, 24, 4, 2
+        scale = 4
     chosen = parts.split(",")
     if unknown := set(chosen) - set(PARTS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
-    model, tokenizer = load_model(MODEL)
+    model, tokenizer = load_model(model_name)
     some = completions(tokenizer, num_prompts, num_completions, prompt_tokens, length)
     generator = torch.Generator().manual_seed(0)
     rewards = (torch.rand(some.shape, generator=generator) < 0.5).double()
@@ -181,6 +180,7 @@ def main(
         "machine": machine(),
         "smoke": smoke,
         "setting": {
+            "model": model_name,
             "prompts": num_prompts,
             "completions": num_completions,
             "prompt_tokens": prompt_tokens,

@@ -17,12 +17,11 @@ busy machine moves it little. Values and gradients of all three are compared bef
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from _common import MODEL, interleaved, machine, progress, ratio, report
+from _common import MODEL, Figures, Model, Smoke, interleaved, machine, progress, ratio, report
 
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, pack, packed_logprobs
 from passgrad.lm.models import load_model
@@ -98,15 +97,14 @@ def main(
     ] = "",
     batch: Annotated[int, typer.Option(help="rows of a padded batch")] = 8,
     repeats: int = 5,
-    smoke: Annotated[
-        bool, typer.Option(help="seconds, to see that it runs; figures mean nothing")
-    ] = False,
-    json: Annotated[Path | None, typer.Option(help="write the figures here too")] = None,
+    model_name: Model = MODEL,
+    smoke: Smoke = False,
+    json: Figures = None,
 ) -> None:
     """Packed against padded log-probabilities and gradients."""
     if smoke:
         num_completions, prompt_tokens, length, batch, repeats = 4, 24, 4, 2, 1
-    model, tokenizer = load_model(MODEL)
+    model, tokenizer = load_model(model_name)
     some = sequences(tokenizer, prompt_tokens, num_completions, length)
     weights = torch.linspace(-1, 1, num_completions)
     named = list(model.parameters())
@@ -169,6 +167,7 @@ def main(
         "machine": machine(),
         "smoke": smoke,
         "setting": {
+            "model": model_name,
             "completions": num_completions,
             "prompt_tokens": len(some[0].prefix),
             "completion_tokens": num_targets / num_completions,

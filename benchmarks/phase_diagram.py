@@ -17,12 +17,11 @@ share of hard prompts with the moments, and all that is linear in the nodes, are
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from _common import interleaved, machine, progress, ratio, report
+from _common import Figures, Smoke, interleaved, machine, progress, ratio, report
 
 from passgrad.interference import conflict
 from passgrad.training.phase import phase_diagram
@@ -50,10 +49,8 @@ def main(
     nodes: Annotated[int, typer.Option(help="nodes of quadrature a label")] = 257,
     looped: Annotated[int, typer.Option(help="populations that the loop visits")] = 64,
     repeats: int = 5,
-    smoke: Annotated[
-        bool, typer.Option(help="seconds, to see that it runs; figures mean nothing")
-    ] = False,
-    json: Annotated[Path | None, typer.Option(help="write the figures here too")] = None,
+    smoke: Smoke = False,
+    json: Figures = None,
 ) -> None:
     """Batched against looped phase diagrams."""
     if smoke:

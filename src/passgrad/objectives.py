@@ -155,10 +155,12 @@ class Log:
         """f'(p), in the shape and dtype of p."""
         if self.order is None:
             return 1 / p
-        # At p = 0 the quotient is 0 / 0; its limit is the order.
-        positive = torch.where(p > 0, p, 1.0)
-        quotient = PassAtK(float(self.order)).value(positive) / positive
-        return torch.where(p > 0, quotient, float(self.order))
+        # At p = 0 the quotient is 0 / 0; its limit is the order, and w is as good as that long
+        # before p is so small that the digits of the numerator go.
+        order = float(self.order)
+        large = order * p > torch.finfo(p.dtype).eps
+        positive = torch.where(large, p, 1.0)
+        return torch.where(large, PassAtK(order).value(positive) / positive, order)
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,23 @@
 
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 
 import pytest
 
-# The scripts that compute with a model, or start an engine, take longer than the others.
-MARKS = {
-    "packed_logprobs": (pytest.mark.slow, pytest.mark.model),
-    "measure_passes": (pytest.mark.slow, pytest.mark.model),
-    "rollout_engines": (pytest.mark.slow, pytest.mark.model, pytest.mark.vllm),
-}
-NAMES = ("advantages", "measure_passes", "packed_logprobs", "phase_diagram", "rollout_engines")
+from passgrad.lm.models import MODELS, save_model
+
+# What starts an engine takes longer than the others.
+MARKS = {"rollout_engines": (pytest.mark.slow, pytest.mark.model, pytest.mark.vllm)}
+#: what takes a model of one's own: a tiny one goes the same way in less time
+WITH_MODEL = ("packed_logprobs", "measure_passes", "prompt_gram")
+NAMES = (
+    "advantages", "measure_passes", "packed_logprobs", "phase_diagram", "prompt_gram",
+    "rollout_engines",
+)  # fmt: skip
 
 
 def numbers(content, word):
@@ -34,16 +39,34 @@ def test_every_script_is_tried(root):
     assert all(f"`{name}.py`" in readme for name in scripts)
 
 
+@pytest.fixture(scope="module")
+def tiny(make_tokenizer, tiny_model, tmp_path_factory):
+    """The folder of a tiny model that reads printable text."""
+    tokenizer = make_tokenizer([chr(i) for i in range(32, 127)] + ["\n"])
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_model(tiny_model(tokenizer=tokenizer, dtype="float32"), tokenizer, folder)
+    return folder
+
+
+def test_the_default_model_is_embedded(root):
+    common = runpy.run_path(str(root / "benchmarks" / "_common.py"))
+    assert common["MODEL"] in MODELS
+    for name in WITH_MODEL:
+        script = (root / "benchmarks" / f"{name}.py").read_text()
+        assert re.search(r"(\w+): Model = MODEL,.*load_model\(\1\)", script, re.DOTALL)
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, ())) for n in NAMES])
-def test_it_prints_ratio_and_limit(root, tmp_path, name):
+def test_it_prints_ratio_and_limit(root, tmp_path, request, name):
     if name == "rollout_engines":
         from passgrad.lm.sampling import vllm_problem
 
         if problem := vllm_problem():
             pytest.skip(problem)
     target = tmp_path / "figures.json"
+    given = ("--model", str(request.getfixturevalue("tiny"))) if name in WITH_MODEL else ()
     done = subprocess.run(
-        [sys.executable, f"benchmarks/{name}.py", "--smoke", "--json", str(target)],
+        [sys.executable, f"benchmarks/{name}.py", "--smoke", "--json", str(target), *given],
         cwd=root, capture_output=True, text=True, timeout=300, env={**os.environ, "NO_COLOR": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

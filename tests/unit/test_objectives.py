@@ -106,8 +106,7 @@ def test_the_arcsine_of_pass_at_1_is_concave_below_one_half_only():
 
 
 @settings(deadline=None)  # the machine may be busy
-# torch flushes numbers below the normal range to zero, and 0 / p is not the order then
-@given(p=st.floats(0, 1, allow_subnormal=False), order=st.integers(1, 80))
+@given(p=rates, order=st.integers(1, 80))
 def test_the_truncated_logarithm_is_the_mixture_of_pass_at_j_over_j(p, order):
     mixture = Mixture(
         [PassAtK(j) for j in range(1, order + 1)], [1 / j for j in range(1, order + 1)]
@@ -125,6 +124,21 @@ def test_the_truncated_logarithm_tends_to_the_logarithm():
     assert float(Log(order=3).value(tensor(0.1))) > float(Log().value(tensor(0.1)))
     torch.testing.assert_close(Log(order=1).weight(p), PassAtK(1).weight(p))
     torch.testing.assert_close(LogPassAtK(1).weight(p), Log().weight(p))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("order", [1, 7, 80])
+def test_the_truncated_logarithm_weighs_the_least_success_rates_by_its_order(order, dtype):
+    least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps  # of all above zero
+    p = torch.tensor([0.0, least, 3 * least, 2.0**20 * least, 2e-38], dtype=dtype)
+    assert float(p[1]) > 0
+    assert Log(order=order).weight(p).tolist() == [order] * 5
+    # from there on the weight falls, and by what the next term of the series says
+    q = torch.logspace(-6, -3, 7, dtype=torch.float64)
+    torch.testing.assert_close(
+        Log(order=order).weight(q), order * (1 - (order - 1) / 2 * q), rtol=float(order**2) * 1e-6,
+        atol=0,
+    )  # fmt: skip
 
 
 def test_the_infinite_ends():

@@ -2,7 +2,6 @@ import itertools
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -89,7 +88,11 @@ def hostile_content(text):
             prompt_row(i, id=text, prompt=text, group=text, right=text, wrong=text)
             for i in range(12)
         ],
-        layers=[LayerRow(text, v, kind=text) for v in (0.3, -0.1, -0.3)],
+        layers=[
+            LayerRow(text, v, kind=text, low=-1, high=1, metric=metric)
+            for v in (0.3, -0.1, -0.3)
+            for metric in ("plain", text)
+        ],
         settings={text: text, "nested": {text: [text]}},
         provenance={text: text},
         not_measured=[text],
@@ -224,6 +227,73 @@ def test_layers_that_conflict_come_with_their_share():
     assert "negative in 2 of 3" in page.find(id="h-layers").parent.svg["aria-label"]
 
 
+def measured_layers():
+    """Two layers, one reading of the final one and the whole, in two metrics."""
+    return [
+        LayerRow(
+            name, value * scale, kind, value * scale - 1, value * scale + 1, -9, 9, 0.2, metric
+        )
+        for metric, scale in (("plain", 1.0), ("adam", -3.0))
+        for kind, name, value in (
+            ("whole", "all parameters", -0.25),
+            ("layer", "block 0", -0.5),
+            ("layer", "block 1", 0.25),
+            ("final", "final norm gain", 0.125),
+        )
+    ]
+
+
+def test_layers_in_two_metrics_with_their_intervals():
+    section = parsed(render_report(content(layers=measured_layers()))).find(id="h-layers").parent
+    titles = ["All parameters", "By layer", "What the final layer may be"]
+    assert [words(h) for h in section("h3")] == [f"{title}, at k = 8" for title in titles]
+    captions = [words(caption) for caption in section("caption")]
+    assert [c.split(".")[0] for c in captions] == ["Metric: plain", "Metric: adam"] * 3
+    tables = [
+        [[words(cell) for cell in row.find_all(["th", "td"])] for row in table.tbody("tr")]
+        for table in section("table")
+    ]
+    assert tables[2] == [
+        ["block 0", "−0.5", "−1.5 to 0.5", "−9 to 9", "0.2"],
+        ["block 1", "0.25", "−0.75 to 1.2", "−9 to 9", "0.2"],
+    ]
+    assert tables[3][1][:2] == ["block 1", "−0.75"]
+    # A band over one is no band.
+    assert tables[0] == [["all parameters", "−0.25", "−1.2 to 0.75", "0.2"]]
+    assert tables[4] == [["final norm gain", "0.125", "−0.88 to 1.1", "0.2"]]
+    figures = [words(caption) for caption in section("figcaption")]
+    # The whole and the readings are no division, and of no scale that a figure could share.
+    assert len(figures) == 2
+    assert all("add up to the whole" in text for text in figures)
+    assert all("interval of each by itself" in text for text in figures)
+    assert len(section("path", class_="interval")) == 4
+    assert "another" in words(section.p)
+
+
+def test_the_lowest_of_many_layers():
+    rows = [LayerRow(f"block {i}", 1.0 * i, low=-1.0, high=9.0) for i in range(14, 0, -1)]
+    section = parsed(render_report(content(layers=rows))).find(id="h-layers").parent
+    names = [words(row.th) for row in section.table.tbody("tr")]
+    assert names == [f"block {i}" for i in range(1, 11)]
+    assert words(section.caption) == "The 10 lowest: 0 of 14 are negative"
+
+
+def test_one_metric_has_no_word_about_metrics():
+    some = [row for row in measured_layers() if row.metric == "plain"]
+    page = words(parsed(render_report(content(layers=some))).find(id="h-layers").parent)
+    assert "metric" not in page.lower()
+    assert "the 95% interval of each by itself" in page
+
+
+def test_intervals_leave_room_for_the_bars():
+    rows = [LayerRow("a", 1.0, low=-INF, high=INF), LayerRow("b", -1.0, low=-500.0, high=2.0)]
+    bars = charts.bar_chart(rows, "layer", 2).bars
+    assert all(bar.width > 20 for bar in bars)
+    assert bars[0].low == bars[1].low < bars[1].x < bars[1].high == bars[0].high
+    unknown = charts.bar_chart([LayerRow("a", 1.0, low=NAN, high=2.0)], "layer", 2).bars[0]
+    assert unknown.low == unknown.high
+
+
 def test_little_is_enough():
     small = ReportContent("Nothing is known.", [curve_row(2, 0.0, 0.0)], [prompt_row(1)], 2)
     page = parsed(render_report(small))
@@ -242,7 +312,10 @@ def test_unknown_and_open_numbers_reach_no_coordinate(value):
         prompts=prompts,
         threshold=Threshold(value, value, value),
         line=[(1, 1.0), (2, value)],
-        layers=[LayerRow("a", value), LayerRow("b", 1.0)],
+        layers=[
+            LayerRow("a", value, low=value, high=value, cosine=value),
+            LayerRow("b", 1.0, low=value, high=2.0, band_low=value),
+        ],
     )
     page = parsed(render_report(made))
     for tag in page.find_all(["rect", "line", "path", "circle", "text", "svg"]):
@@ -403,43 +476,6 @@ def test_an_interrupted_write_leaves_the_old_report(tmp_path, monkeypatch):
 
 # --- in a browser ---------------------------------------------------------------------------------
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-ARGUMENTS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--window-size=1280,900",
-)  # fmt: skip
-
-
-def in_browser(test):
-    for mark in (
-        pytest.mark.browser,
-        pytest.mark.slow,
-        pytest.mark.timeout(300),
-        pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromium-driver"),
-        pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-        pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    ):
-        test = mark(test)
-    return test
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ARGUMENTS:
-        options.add_argument(argument)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_page_load_timeout(60)
-    yield driver
-    driver.quit()
-
 
 @pytest.fixture
 def visit(browser, tmp_path):
@@ -468,7 +504,7 @@ def requests(driver):
             yield message["params"]["request"]["url"]
 
 
-@in_browser
+@pytest.mark.browser
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_is_text_to_a_browser(visit, name):
     driver = visit(hostile_content(HOSTILE[name]))
@@ -488,7 +524,7 @@ def test_hostile_text_is_text_to_a_browser(visit, name):
     assert len(shown) == 3 * 13
 
 
-@in_browser
+@pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("words", ["harmless", "W" * 3000])
@@ -508,7 +544,7 @@ def test_page_fits_the_screen_and_follows_the_theme(visit, theme, width, words):
     assert driver.get_log("browser") == []
 
 
-@in_browser
+@pytest.mark.browser
 def test_points_are_read_by_pointer_and_by_keyboard(visit):
     from selenium.webdriver import ActionChains, Keys
     from selenium.webdriver.common.by import By

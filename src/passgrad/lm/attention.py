@@ -1,9 +1,11 @@
-r"""Attention over a packed row: a common prefix and, behind it, tails that do not see each other.
+r"""Attention over a packed row: segments that do not see each other, each of them a common prefix
+and, behind it, tails that do not see each other.
 
-With S tokens of prefix and B tails of at most T tokens, a block mask over the whole row costs
-:math:`(S + BT)^2` products a head although most of them are masked. Here the prefix attends to
-itself and each tail to the prefix and to itself, :math:`S^2 + BT(S + T)` products, and the rest of
-the model sees one row without padding.
+With S tokens of prefix and B tails of at most T tokens, a block mask over a segment costs
+:math:`(S + BT)^2` products a head although most of them are masked, and one over a row of several
+segments costs the square of their sum. Here the prefix attends to itself and each tail to the
+prefix and to itself, :math:`S^2 + BT(S + T)` products a segment, and the rest of the model sees one
+row without padding.
 
 The function is registered with transformers under :data:`NAME`, so every model that takes its
 attention from there can use it.
@@ -26,15 +28,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 #: the name in ``config._attn_implementation``
-NAME = "passgrad_shared_prefix"
+NAME = "passgrad_segments"
 
 
 @dataclass(frozen=True, eq=False)
 class Tails:
-    """Where the tails of a packed row stand.
+    """Where the tails of a segment stand, counted from its first token.
 
     ``prefix``: S. ``places``: (B, T) the tokens of each tail, its last one repeated up to the
-    longest. ``order``: for each tail token of the row, in its order, the place in the flattened
+    longest. ``order``: for each tail token of the segment, in its order, the place in the flattened
     (B, T).
     """
 
@@ -57,7 +59,28 @@ def tails_of(prefix: int, lengths: Sequence[int]) -> Tails | None:
     return Tails(prefix, places, (steps < size[:, None]).flatten().nonzero()[:, 0])
 
 
-_tails: ContextVar[Tails] = ContextVar("passgrad_tails")
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """``length`` tokens of a row that see no others; without ``tails`` they are one sequence."""
+
+    length: int
+    tails: Tails | None = None
+
+    def to(self, device: torch.device) -> Segment:
+        return self if self.tails is None else Segment(self.length, self.tails.to(device))
+
+    def visible(self) -> Tensor:
+        """(length, length) bool, query sees key: the block mask that says the same."""
+        causal = torch.ones(self.length, self.length, dtype=torch.bool).tril()
+        if self.tails is None:
+            return causal
+        places = self.tails.places
+        tail = torch.full((self.length,), -1)
+        tail[places] = torch.arange(len(places))[:, None]
+        return causal & ((tail == -1) | (tail == tail[:, None]))
+
+
+_segments: ContextVar[tuple[Segment, ...]] = ContextVar("passgrad_segments")
 
 
 def supports(model: PreTrainedModel) -> bool:
@@ -72,17 +95,17 @@ def supports(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def shared_prefix(model: PreTrainedModel, tails: Tails) -> Iterator[None]:
-    """Within it, the model's forward pass is that of one packed row with these tails."""
+def segmented(model: PreTrainedModel, segments: Sequence[Segment]) -> Iterator[None]:
+    """Within it, the model's forward pass is that of one row of these segments."""
     _register()
     before = model.config._attn_implementation
-    token = _tails.set(tails)
+    token = _segments.set(tuple(segments))
     model.config._attn_implementation = NAME
     try:
         yield
     finally:
         model.config._attn_implementation = before
-        _tails.reset(token)
+        _segments.reset(token)
 
 
 @lru_cache(maxsize=1)
@@ -90,7 +113,7 @@ def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, _attention)
-    # No mask is made for the row: what may be seen follows from the tails.
+    # No mask is made for the row: what may be seen follows from the segments.
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
 
 
@@ -104,10 +127,29 @@ def _attention(
     **unused: Any,
 ) -> tuple[Tensor, None]:
     """(1, heads, L, D) queries, keys and values to (1, L, heads, D)."""
-    tails = _tails.get()
-    length, (rows, longest) = tails.prefix, tails.places.shape
+    segments = _segments.get()
+    cuts = [segment.length for segment in segments]
+    parts = [
+        _within(*one, scaling)
+        for one in zip(
+            segments, query.split(cuts, 2), key.split(cuts, 2), value.split(cuts, 2), strict=True
+        )
+    ]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)), None
+
+
+def _within(
+    segment: Segment, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+) -> Tensor:
+    """The attention of one segment: (1, heads, L, D) to (1, L, heads, D)."""
+    tails = segment.tails
+    length = segment.length if tails is None else tails.prefix
     q, k, v = (x[:, :, :length] for x in (query, key, value))
     head = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+    head = head.transpose(1, 2)
+    if tails is None:
+        return head
+    rows, longest = tails.places.shape
 
     def behind(x: Tensor) -> Tensor:
         return x[0][:, tails.places].transpose(0, 1)
@@ -122,4 +164,4 @@ def _attention(
         attn_mask=visible, scale=scaling, enable_gqa=True,
     )  # fmt: skip
     tail = tail.transpose(1, 2).flatten(0, 1)[tails.order]
-    return torch.cat([head[0].transpose(0, 1), tail])[None], None
+    return torch.cat([head[0], tail])[None]

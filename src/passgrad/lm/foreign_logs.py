@@ -42,7 +42,8 @@ from passgrad.errors import UserError
 from passgrad.lm.rollouts import SCHEMA
 from passgrad.lm.tokens import encode
 from passgrad.tasks.base import Prompt, Task
-from passgrad.tasks.prompt_files import json_lines, render_chat
+from passgrad.tasks.json_lines import json_lines
+from passgrad.tasks.prompt_files import render_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

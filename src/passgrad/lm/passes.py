@@ -1,7 +1,8 @@
 r"""Passes over completions of a causal language model: what the gradients of log-probabilities are
 used for, without ever holding more than one of them.
 
-With c_i for the coefficients and v for a vector of parameter space, all weights of the model:
+With c_i for the coefficients and v for a vector of parameter space (all weights of the model, or
+those that are trained, as of a LoRA adapter):
 
 .. math:: \sum_i c_i \nabla \log \pi(y_i \mid x_i) \qquad \text{(one backward pass),}
           \qquad \langle \nabla \log \pi(y_i \mid x_i), v \rangle \text{ for every } i
@@ -13,7 +14,7 @@ the second as sums over (M, n) numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -21,13 +22,12 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.central import TOLERANCE, central_differences
+from passgrad.lm.central import TOLERANCE, Differences, central_differences
 from passgrad.lm.completions import Completions
 from passgrad.lm.directional import forward_mode
 from passgrad.lm.groups import groups_of
-from passgrad.lm.joined import Joined, join, joined_logprobs
-from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, pack, packed_logprobs
-from passgrad.lm.parameters import ParameterLayout
+from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, join, pack, packed_logprobs
+from passgrad.lm.parameters import ParameterLayout, without_wrapper
 from passgrad.lm.plain import plain_attention
 
 if TYPE_CHECKING:
@@ -47,18 +47,22 @@ class CompletionPasses:
     r"""Log-probabilities of the completions of M prompts, n each, and their gradients in use.
 
     The vectors of parameter space are flat, (d,), in the order of ``model.named_parameters()``; a
-    tied matrix stands once and its gradient is the sum over its uses. The model keeps its weights,
-    except that it is put in evaluation mode: dropout would make log-probabilities random.
+    tied matrix stands once and its gradient is the sum over its uses. Where only some parameters
+    require a gradient, as beside a LoRA adapter, these are the parameters, and nothing is computed
+    for the others. The model keeps its weights, except that it is put in evaluation mode: dropout
+    would make log-probabilities random.
 
     Memory beside one packed row of activations: :meth:`gradient` holds the model and the result;
     forward mode the model and the vector; central differences the model, the vector and a copy of
     the weights. Logits exist at the tokens of completions only, one row at a time.
 
+    :param model: A causal language model, or a ``PeftModel`` around one.
     :param rewards: (M, n), kept for those who weigh the completions.
     :param masses: The prompt law, (M,); uniform by default. Kept likewise.
     :param token_budget: Tokens a packed row; more is fewer rows and more memory.
     :param packed: False scores each sequence in a row of its own, for architectures that do not
         honour a block mask.
+    :param parameters: The names of the parameters, instead of those that require a gradient.
     :raises UserError: For rewards or masses of another shape, or a model that gives other values
         packed than alone.
     """
@@ -72,12 +76,17 @@ class CompletionPasses:
         *,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
         packed: bool = True,
+        parameters: Iterable[str] | None = None,
     ) -> None:
-        self.model = model.eval()
+        self.model = without_wrapper(model.eval())
         self.completions = completions
         self.rewards = _rewards(rewards, completions.shape)
         self.masses = _masses(masses, completions.shape[0])
-        self.layout = ParameterLayout(model)
+        self.layout = ParameterLayout(self.model, parameters)
+        every = [one for one in self.model.parameters() if one.is_floating_point()]
+        # What log-probabilities are computed in is the coarsest of them.
+        self._dtype = min((one.dtype for one in every), key=lambda dtype: dtype.itemsize)
+        self._size = sum(one.numel() for one in every)
         self.token_budget = token_budget
         self.packed = packed
         #: how much the last central differences changed with half the step; None without any
@@ -106,8 +115,9 @@ class CompletionPasses:
             dtype=torch.promote_types(self.layout.dtype, torch.float32),
             device=self.model.device,
         )
+        # Those that are not asked for go in detached, lest a gradient is computed for them.
         leaves = {
-            name: parameter.detach().requires_grad_()
+            name: parameter.detach().requires_grad_(name in self.layout.shapes)
             for name, parameter in self.model.named_parameters()
         }
         for name, slot in self.layout.views(total).items():
@@ -116,7 +126,7 @@ class CompletionPasses:
             leaves[name].register_post_accumulate_grad_hook(partial(_move_gradient, slot))
         with torch.enable_grad():
             for row in self._rows(weights.nonzero()[:, 0].tolist()):
-                values = joined_logprobs(self.model, row, leaves).double()
+                values = packed_logprobs(self.model, row, leaves).double()
                 (weights[list(row.members)].to(values.device) @ values).backward()
         return total
 
@@ -188,7 +198,7 @@ class CompletionPasses:
         return self._spread(slopes, where)
 
     def _prefers_central(self) -> bool:
-        return self.layout.dtype == torch.float32 and self.layout.num_parameters > SMALL
+        return self._dtype == torch.float32 and self._size > SMALL
 
     def _central(
         self, directions: Mapping[str, Tensor], members: Sequence[int], limit: float
@@ -203,10 +213,9 @@ class CompletionPasses:
             some = [members[place] for place in places]
             return self._scores(some)[some]
 
-        found = central_differences(
+        found = self._differences(
             evaluate,
             len(members),
-            dict(self.model.named_parameters()),
             directions,
             pilot=[number[member] for member in pilot],
             tolerance=TOLERANCE,
@@ -217,14 +226,29 @@ class CompletionPasses:
         self.last_error = found.error
         return self._placed(members, found.slopes)
 
+    def _differences(
+        self,
+        evaluate: Callable[[Sequence[int]], Tensor],
+        count: int,
+        directions: Mapping[str, Tensor],
+        **options: Any,
+    ) -> Differences | None:
+        """Central differences of these parameters; several processes agree on the step here."""
+        parameters = self.layout.parameters(self.model)
+        return central_differences(evaluate, count, parameters, directions, **options)
+
     def _forward(self, directions: Mapping[str, Tensor], members: Sequence[int]) -> Tensor:
         model = self.model
-        named = {n: p.detach() for n, p in model.named_parameters() if n in directions}
+        named = {
+            name: parameter.detach()
+            for name, parameter in self.layout.parameters(model).items()
+            if name in directions
+        }
         tangents = {name: directions[name].to(p.dtype) for name, p in named.items()}
         result = self._placed([], torch.empty(0))
         with plain_attention(model):
             for row in self._rows(members):
-                _, slope = forward_mode(partial(joined_logprobs, model, row), named, tangents)
+                _, slope = forward_mode(partial(packed_logprobs, model, row), named, tangents)
                 result[list(row.members)] = slope.double().cpu()
         return result
 
@@ -232,7 +256,7 @@ class CompletionPasses:
         """(S,) float64 log-probabilities of these sequences, nan for the others."""
         result = self._placed([], torch.empty(0))
         for row in self._rows(members):
-            result[list(row.members)] = joined_logprobs(self.model, row).double().cpu()
+            result[list(row.members)] = packed_logprobs(self.model, row).double().cpu()
         return result
 
     def _placed(self, members: Sequence[int], values: Tensor) -> Tensor:
@@ -245,10 +269,9 @@ class CompletionPasses:
         # A completion that was not asked for may be equal to one that was.
         return spread if where is None else spread.masked_fill(~torch.as_tensor(where), torch.nan)
 
-    def _rows(self, members: Sequence[int]) -> list[Joined]:
+    def _rows(self, members: Sequence[int]) -> list[Packed]:
         if not self.packed:
-            rows = self.completions.rows(members, packed=False)
-            return [Joined((row,)) for row in rows]
+            return self.completions.rows(members, packed=False)
         rows = self.completions.rows(members, token_budget=self.token_budget)
         return join(self.model, rows, self.token_budget)
 
@@ -261,12 +284,12 @@ class CompletionPasses:
         if not shared:
             return
         name = type(self.model).__name__
-        tolerance = 1e-3 if self.layout.dtype.itemsize >= 4 else 5e-2
+        tolerance = 1e-3 if self._dtype.itemsize >= 4 else 5e-2
         # The last member of a row could see most that it must not.
         row = max(shared, key=lambda one: one.num_tokens)
         member = row.members[-1]
         try:
-            packed = float(joined_logprobs(self.model, row)[-1])
+            packed = float(packed_logprobs(self.model, row)[-1])
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"{name} does not take a block mask with position ids "

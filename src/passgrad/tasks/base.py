@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from passgrad.errors import UserError
 
@@ -90,33 +87,3 @@ def exact_match(completion: str, prompt: Prompt) -> bool:
     :class:`passgrad.LanguageWorld` computes.
     """
     return completion == prompt.answer
-
-
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(line number, object) for each non-blank line of a JSON-lines file.
-
-    :raises UserError: If the file is missing, not UTF-8, or a line is not a JSON object; the line
-        is named.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; give the path of a JSON-lines file, one object a line"
-        )
-    with path.open(encoding="utf-8") as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise UserError(
-                        f"{path}, line {number}: expected a JSON object, found {type(row).__name__}"
-                    )
-                yield number, row
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: not valid JSON ({error.msg}); write one object a line"
-            ) from None
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: not UTF-8 text; convert the file first") from None

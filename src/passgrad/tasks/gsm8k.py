@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from passgrad.errors import UserError
-from passgrad.tasks.base import Prompt, Task, read_jsonl
+from passgrad.tasks.base import Prompt, Task
+from passgrad.tasks.json_lines import json_lines
 
 HUB_NAME = "openai/gsm8k"
 #: ends a solution, which stands on one line: a single newline is the same token wherever it stands,
@@ -107,7 +108,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
             )
         path = files[0]
     rows = []
-    for number, row in read_jsonl(path):
+    for number, row in json_lines(path):
         for field in ("question", "answer"):
             if not isinstance(row.get(field), str):
                 raise UserError(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from passgrad.errors import UserError
 from passgrad.tasks.arithmetic import arithmetic
 from passgrad.tasks.base import Prompt, Task
 from passgrad.tasks.conventions import conventions
 from passgrad.tasks.gsm8k import gsm8k
+from passgrad.tasks.json_lines import Line, json_lines, kind_of
 from passgrad.tasks.verifiers import Verifier, check_gym_name
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ def read_prompts(
     prompts: list[Prompt] = []
     lines: dict[str, int] = {}
     for number, row in json_lines(path):
-        prompt = _prompt(row, _At(path, number), tokenizer)
+        prompt = _prompt(row, Line(path, number), tokenizer)
         if prompt.id in lines:
-            _At(path, number).fail(
+            Line(path, number).fail(
                 f"the id {prompt.id!r} stands on line {lines[prompt.id]} too; make the ids distinct"
             )
         lines[prompt.id] = number
@@ -73,52 +74,6 @@ def read_prompts(
         )
     judge = verifier if isinstance(verifier, Verifier) else Verifier(verifier)
     return Task(path.stem, tuple(prompts), judge, stop, max_new_tokens)
-
-
-def json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) for each non-blank line; every fault is named with its line.
-
-    Unlike :func:`passgrad.tasks.base.read_jsonl` this takes files from anywhere: a byte order mark
-    is skipped, and a column that stands twice in one line, nesting without end, and numbers that
-    Python refuses are errors of the file.
-
-    :raises UserError: If the file cannot be read or a line is not a JSON object.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; give the path of a JSON-lines file, one object a line"
-        )
-    try:
-        with path.open("rb") as lines:
-            for number, raw in enumerate(lines, start=1):
-                at = _At(path, number)
-                try:
-                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    at.fail(f"byte {error.start + 1} is not UTF-8; convert the file to UTF-8")
-                if not text.strip():
-                    continue
-                try:
-                    row = json.loads(text, object_pairs_hook=_distinct)
-                except _TwiceError as error:
-                    at.fail(f"the column {error.args[0]!r} stands twice; keep one")
-                except json.JSONDecodeError as error:
-                    at.fail(f"not valid JSON ({error.msg}); write one object a line")
-                except RecursionError:
-                    at.fail("the JSON is nested too deeply; write one flat object a line")
-                except ValueError:  # a number of more digits than Python converts
-                    at.fail("a number has too many digits; write it as text, in quotes")
-                if not isinstance(row, dict):
-                    at.fail(
-                        f"expected a JSON object, found {_kind(row)}; write one object a line, "
-                        'such as {"prompt": "1+1=", "answer": "2"}'
-                    )
-                yield number, row
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); give a file that you may read"
-        ) from None
 
 
 def render_chat(
@@ -145,7 +100,7 @@ def render_chat(
         )
     if not isinstance(messages, list) or not messages:
         raise UserError(
-            f"{name}: messages is {_kind(messages)}; give a list of objects with role and content"
+            f"{name}: messages is {kind_of(messages)}; give a list of objects with role and content"
         )
     for place, message in enumerate(messages):
         if not (
@@ -267,40 +222,8 @@ def gym(
     return Task(f"gym:{name}", tuple(prompts), judge, stop, max_new_tokens)
 
 
-class _At:
-    """A line of a file, for messages."""
-
-    def __init__(self, path: Path, number: int) -> None:
-        self.name = f"{path}, line {number}"
-
-    def fail(self, text: str) -> NoReturn:
-        raise UserError(f"{self.name}: {text}") from None
-
-
-class _TwiceError(Exception):
-    """A key that stands twice in one JSON object."""
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _TwiceError(key)
-            seen.add(key)
-    return row
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
-    if isinstance(value, list) and not value:
-        return "an empty list"
-    return "null" if value is None else names.get(type(value), "a number")
-
-
 def _prompt(
-    row: Mapping[str, Any], at: _At, tokenizer: PreTrainedTokenizerBase | None
+    row: Mapping[str, Any], at: Line, tokenizer: PreTrainedTokenizerBase | None
 ) -> Prompt:  # fmt: skip
     unknown = [name for name in row if name not in COLUMNS]
     if unknown:
@@ -319,14 +242,14 @@ def _prompt(
     else:
         text = row["prompt"]
         if not isinstance(text, str):
-            at.fail(f"prompt is {_kind(text)}; give text, and a chat as messages")
+            at.fail(f"prompt is {kind_of(text)}; give text, and a chat as messages")
         if not text:
             at.fail("prompt is empty; give the text that the model continues")
     answer = row.get("answer")
     if answer is None:
         at.fail("no answer; give the reference that the verifier compares with")
     if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
-        at.fail(f"answer is {_kind(answer)}; give text or a number")
+        at.fail(f"answer is {kind_of(answer)}; give text or a number")
     answer = answer if isinstance(answer, str) else json.dumps(answer)
     if not answer.strip():
         at.fail("answer is empty; give the reference that the verifier compares with")
@@ -334,7 +257,7 @@ def _prompt(
     for name in ("id", "group"):
         label = row.get(name)
         if label is not None and (isinstance(label, bool) or not isinstance(label, (str, int))):
-            at.fail(f"{name} is {_kind(label)}; give text or a whole number")
+            at.fail(f"{name} is {kind_of(label)}; give text or a whole number")
         labels[name] = "" if label is None else str(label)
     for name, value in (("prompt", text), ("answer", answer), *labels.items()):
         # JSON may hold halves of a surrogate pair, which no tokenizer and no table takes.

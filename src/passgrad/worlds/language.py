@@ -10,8 +10,7 @@ on a real model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from passgrad.lm.directional import forward_mode
 from passgrad.lm.gram import blockwise_gram
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, pack, packed_logprobs
 from passgrad.lm.parameters import ParameterLayout
+from passgrad.lm.plain import plain_attention
 from passgrad.lm.tokens import tokenize_prompt
 from passgrad.objectives import Objective
 from passgrad.tasks.base import Prompt, as_prompts
@@ -123,7 +123,7 @@ class LanguageWorld(World):
     def jvp(self, theta: Tensor | Sequence[float] | None, directions: Tensor) -> Tensor:
         named = self.layout.views(self.parameters(theta))
         result = torch.empty(len(directions), self.num_prompts, dtype=torch.float64)
-        with _plain_attention(self.model):
+        with plain_attention(self.model):
             for m, direction in enumerate(directions):
                 tangents = self.layout.views(self.parameters(direction))
                 for row in self.rows:
@@ -216,21 +216,3 @@ def _prompt_law(masses: Sequence[float] | Tensor | None, num_prompts: int) -> Te
     ):
         raise UserError(f"masses must be {num_prompts} non-negative numbers that sum to one")
     return law
-
-
-@contextmanager
-def _plain_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Forward mode needs attention written in plain operations: the fused kernels have no forward
-    derivative.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    before = model.config._attn_implementation
-    if before not in ("sdpa", "eager"):
-        model.set_attn_implementation("eager")
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        if model.config._attn_implementation != before:
-            model.set_attn_implementation(before)

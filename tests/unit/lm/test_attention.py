@@ -5,8 +5,8 @@ from unittest import mock
 import pytest
 import torch
 
-from passgrad.lm.attention import NAME, shared_prefix, supports, tails_of
-from passgrad.lm.logprobs import additive_mask, pack, packed_logprobs
+from passgrad.lm.attention import NAME, segmented, supports, tails_of
+from passgrad.lm.logprobs import additive_mask, join, pack, packed_logprobs
 from passgrad.lm.tokens import TokenizedPrompt
 
 CONTEXT = tuple(i % 7 + 1 for i in range(20))
@@ -14,6 +14,17 @@ SOME = [
     TokenizedPrompt((*CONTEXT, *question), target)
     for question, target in [((8, 9), (1, 2, 3)), ((8,), (4,)), ((9, 9, 9), (5, 6)), ((2,), (7, 1))]
 ]
+# Two prompts with tails of their own around one that stands alone.
+OTHERS = [
+    TokenizedPrompt((3, 4, 3, 4, 3, 4), (6, 5, 4, 3)),
+    *(TokenizedPrompt((5,) * 9, target) for target in [(5, 1), (2, 2, 2), (1,)]),
+]
+ROWS = {"one segment": SOME, "several segments": SOME + OTHERS}
+
+
+def one_row(model, some):
+    [row] = join(model, pack(some), token_budget=1000)
+    return row
 
 
 def masked_logits(model, row):
@@ -28,14 +39,16 @@ def test_tails_hold_each_token_once():
     assert tails_of(3, [0, 0]) is None
 
 
+@pytest.mark.parametrize("some", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "gemma"])
-def test_every_hidden_state_is_that_of_the_block_mask(tiny_model, architecture):
+def test_every_hidden_state_is_that_of_the_block_mask(tiny_model, architecture, some):
     model = tiny_model(architecture)
     assert supports(model)
-    [row] = pack(SOME)
+    row = one_row(model, some)
+    assert len(row.segments) == (1 if some is SOME else 3)
     with torch.no_grad():
         expected = masked_logits(model, row)
-        with shared_prefix(model, row.tails):
+        with segmented(model, row.segments):
             ours = model(input_ids=row.input_ids, position_ids=row.position_ids).logits
         # Rows are not padded: there is no token whose value does not matter.
         torch.testing.assert_close(ours, expected, atol=1e-10, rtol=0)
@@ -43,10 +56,11 @@ def test_every_hidden_state_is_that_of_the_block_mask(tiny_model, architecture):
     assert (plain - expected).abs().max() > 1e-2
 
 
-def test_slopes_are_those_of_the_block_mask(tiny_model):
+@pytest.mark.parametrize("some", ROWS.values(), ids=ROWS)
+def test_slopes_are_those_of_the_block_mask(tiny_model, some):
     model = tiny_model()
-    [row] = pack(SOME)
-    weights = torch.linspace(-1, 2, len(SOME), dtype=torch.float64)
+    row = one_row(model, some)
+    weights = torch.linspace(-1, 2, len(some), dtype=torch.float64)
     slopes = {}
     for shared in (True, False):
         with mock.patch("passgrad.lm.logprobs.supports", return_value=shared):
@@ -61,7 +75,7 @@ def test_the_model_is_left_as_it_was_also_after_an_error(tiny_model):
     [row] = pack(SOME)
 
     def fail():
-        with shared_prefix(model, row.tails):
+        with segmented(model, row.segments):
             assert model.config._attn_implementation == NAME
             raise RuntimeError("stopped")
 
@@ -70,14 +84,20 @@ def test_the_model_is_left_as_it_was_also_after_an_error(tiny_model):
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_no_product_is_made_for_what_is_masked(tiny_model):
+@pytest.mark.parametrize("num_prompts", [1, 3])
+def test_no_product_is_made_for_what_is_masked(tiny_model, num_prompts):
     """The largest table of attention is a tail against prefix and tail, not the whole row."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     model = tiny_model()
-    many = [TokenizedPrompt((*CONTEXT, 8 + i % 3), (i % 5 + 1,) * 6) for i in range(32)]
-    [row] = pack(many)
+    many = [
+        TokenizedPrompt((9 - x, *CONTEXT, 8 + i % 3), (i % 5 + 1,) * 6)
+        for x in range(num_prompts)
+        for i in range(32)
+    ]
+    row = one_row(model, many)
+    assert len(row.segments) == num_prompts
     counted = {}
     for shared in (True, False):
         with (

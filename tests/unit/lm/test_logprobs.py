@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from passgrad.errors import UserError
 from passgrad.lm.attention import supports
-from passgrad.lm.logprobs import additive_mask, pack, packed_logprobs, share_prefixes
+from passgrad.lm.logprobs import additive_mask, join, pack, packed_logprobs, share_prefixes
 from passgrad.lm.tokens import TokenizedPrompt
 
 # Few distinct tokens, so that prefixes are shared by chance; stems make long ones common.
@@ -83,7 +83,7 @@ def test_contexts_are_kept_apart():
 
 def test_a_single_sequence_needs_no_mask():
     [row] = pack([TokenizedPrompt((1, 2, 3), (4, 5))])
-    assert row.tails is None
+    assert row.is_plain
     assert row.input_ids.tolist() == [[1, 2, 3, 4]]
     assert row.predictors.tolist() == [2, 3]
 
@@ -130,18 +130,37 @@ def test_all_continuations_of_one_length_add_up_to_one(make_tokenizer, tiny_mode
     assert float(values.max() - values.min()) > 1
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared prefix", "block mask"])
+@pytest.mark.parametrize("shared", [True, False], ids=["segments", "block mask"])
 @settings(deadline=None, max_examples=25)
-@given(some=prompts, token_budget=st.integers(1, 60))
-def test_values_are_those_of_the_plain_model(shared, some, token_budget, tiny_model, plain_logprob):
+@given(some=prompts, token_budget=st.integers(1, 60), joined=st.integers(1, 90))
+def test_values_are_those_of_the_plain_model(
+    shared, some, token_budget, joined, tiny_model, plain_logprob
+):
     model = tiny_model(seed=3)
     assert supports(model)
-    for row in pack(some, token_budget=token_budget):
+    rows = join(model, pack(some, token_budget=token_budget), joined)
+    assert sorted(i for row in rows for i in row.members) == list(range(len(some)))
+    for row in rows:
         with torch.no_grad(), mock.patch("passgrad.lm.logprobs.supports", return_value=shared):
             values = packed_logprobs(model, row)
         for value, member in zip(values, row.members, strict=True):
             expected = plain_logprob(model, some[member].prefix, some[member].target)
             assert float(value) == pytest.approx(expected, abs=1e-12)
+
+
+def test_rows_are_joined_up_to_the_budget_and_in_order(tiny_model):
+    some = [TokenizedPrompt((a, *range(20, 30)), (1,) * n) for a, n in enumerate((1, 2, 3, 9))]
+    rows = pack(some)
+    assert [row.num_tokens for row in rows] == [11, 12, 13, 19]
+    joined = join(tiny_model(), rows, 25)
+    assert [(row.num_tokens, row.members) for row in joined] == [
+        (23, (0, 1)), (13, (2,)), (19, (3,)),
+    ]  # fmt: skip
+    assert join(tiny_model(), rows, 1) == rows
+    assert len(join(tiny_model(), rows, 55)) == 1
+    # A block mask over all of them would cost the square of the row.
+    assert join(tiny_model(attn_implementation="eager"), rows, 55) == rows
+    assert join(tiny_model(), [], 55) == []
 
 
 def test_a_model_with_another_attention_gets_the_mask(tiny_model):

@@ -127,7 +127,7 @@ def test_rows_share_a_pass_and_do_not_see_each_other(tiny_model):
     passes = CompletionPasses(model, completions(), REWARDS, token_budget=1000)
     values, gradients = every_gradient(model)
     [joined] = passes._rows(passes.completions.chosen())
-    assert len(joined.rows) > 1
+    assert len(joined.segments) > 1
     assert sorted(joined.members) == passes.completions.chosen()
     torch.testing.assert_close(passes.logprobs(), values, atol=1e-10, rtol=0)
     c, v = random(3, 4), random(passes.layout.num_parameters, seed=1)
@@ -141,13 +141,13 @@ def test_rows_share_a_pass_and_do_not_see_each_other(tiny_model):
 def test_only_rows_with_a_coefficient_are_computed(tiny_model, monkeypatch):
     passes = CompletionPasses(tiny_model(), completions(), REWARDS)
     scored = []
-    plain = module.joined_logprobs
+    plain = module.packed_logprobs
 
     def counting(model, row, parameters=None):
         scored.extend(row.members)
         return plain(model, row, parameters)
 
-    monkeypatch.setattr(module, "joined_logprobs", counting)
+    monkeypatch.setattr(module, "packed_logprobs", counting)
     c = torch.zeros(3, 4)
     c[0, 0], c[0, 2] = 1.0, -1.0  # equal completions: nothing is left
     c[1] = 1.0

@@ -1,9 +1,8 @@
 """A whole measurement on a tiny model: against the exact truth, stopped and continued."""
 
 import json
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -138,37 +137,51 @@ def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.estimate.band_low, first.estimate.band_low)
 
 
-PROGRAM = """
-from passgrad.measurement.run import measure
-from passgrad.tasks.base import Prompt, Task, exact_match
-prompts = tuple(Prompt(*row) for row in {prompts!r})
-task = Task("tiny", prompts, exact_match, "\\n", 4)
-measure({place!r}, task, out={out!r}, resume=True, samples=32, engine="transformers",
-        reading="fixed")
-"""
+@pytest.fixture(scope="module")
+def forks():
+    """Processes that have imported all they need, so that a kill falls into the work."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "passgrad.measurement.run", "pandas", "pyarrow.dataset", "scipy.stats",
+            "torch._dynamo", "transformers.generation", "transformers.models.auto.modeling_auto",
+            "transformers.models.llama.modeling_llama",
+        ]
+    )  # fmt: skip
+    return context
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_with_the_same_numbers(place, tmp_path):
+def test_killed_at_any_moment_it_ends_with_the_same_numbers(place, tmp_path, forks):
     whole = measure(place, TASK, out=tmp_path / "whole", **options())
-    rows = [(p.context, p.question, p.answer, p.group, p.id) for p in PROMPTS]
-    program = PROGRAM.format(prompts=rows, place=str(place), out=str(tmp_path / "killed"))
+
+    def start(name):
+        asked = options(out=tmp_path / name, resume=True)
+        process = forks.Process(target=measure, args=(place, TASK), kwargs=asked)
+        process.start()
+        return process
+
+    start("first").join()  # which starts what is forked from
+    begun = time.monotonic()
+    alone = start("alone")
+    alone.join()
+    seconds = time.monotonic() - begun
+    assert alone.exitcode == 0
     rng = np.random.default_rng(0)
-    deaths = 0
+    deaths, ends = 0, 0
     for _ in range(20):
-        process = subprocess.Popen([sys.executable, "-c", program])
-        # Starting takes seconds; what can be cut short is behind it.
-        deadline = time.monotonic() + rng.uniform(0.5, 8)
-        while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.02)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            deaths += 1
-        process.wait()
-    assert deaths >= 3
-    ended = measure(place, TASK, out=tmp_path / "killed", resume=True, **options())
-    np.testing.assert_array_equal(ended.estimate.inner_product, whole.estimate.inner_product)
-    np.testing.assert_array_equal(ended.estimate.cosine, whole.estimate.cosine)
+        process = start(f"killed {ends}")
+        process.join(rng.uniform(0, seconds))
+        process.kill()
+        process.join()
+        deaths += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:  # the next are killed on their way to it again
+            ends += 1
+    assert deaths >= 5
+    for number in range(ends + 1):
+        ended = measure(place, TASK, out=tmp_path / f"killed {number}", resume=True, **options())
+        np.testing.assert_array_equal(ended.estimate.inner_product, whole.estimate.inner_product)
+        np.testing.assert_array_equal(ended.estimate.cosine, whole.estimate.cosine)
 
 
 @pytest.mark.parametrize(

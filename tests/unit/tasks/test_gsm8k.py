@@ -79,7 +79,7 @@ def test_a_folder_with_one_file(write, tmp_path):
         ([problem(1), "", {"question": "q"}], "line 3: no text under 'answer'"),
         ([{"question": 5, "answer": "#### 5"}], "line 1: no text under 'question'"),
         ([problem(1), {"question": "q", "answer": "five"}], "line 2: the answer lacks '####'"),
-        ([["q", "a"]], "line 1: expected a JSON object, found list"),
+        ([["q", "a"]], "line 1: expected a JSON object, found a list"),
         ([], "is empty; give a file of GSM8K rows"),
         ([problem(1), problem(2)], "has 2 rows here, and 16 prompts with 4 examples need more"),
     ],

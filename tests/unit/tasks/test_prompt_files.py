@@ -7,7 +7,7 @@ import pytest
 
 from passgrad.errors import UserError
 from passgrad.tasks.base import Prompt, exact_match
-from passgrad.tasks.prompt_files import COLUMNS, json_lines, read_prompts, task_by_name
+from passgrad.tasks.prompt_files import COLUMNS, read_prompts, task_by_name
 from passgrad.tasks.verifiers import Verifier
 
 TEMPLATE = (
@@ -157,10 +157,6 @@ def test_files_that_are_none(write, tmp_path):
             read_prompts(path)
     with pytest.raises(UserError, match="max_new_tokens is 0"):
         read_prompts(write(GOOD), max_new_tokens=0)
-
-
-def test_lines_keep_their_numbers(write):
-    assert [n for n, _ in json_lines(write("", GOOD, "", GOOD))] == [2, 4]
 
 
 def test_the_verifier_may_be_named_or_given(write):
