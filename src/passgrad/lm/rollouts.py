@@ -72,7 +72,8 @@ class Request:
     """What an engine is asked for: ``num_samples`` completions of every prompt.
 
     ``model``: a local folder or a hub name. ``prompts``: token ids. ``ends``: the tokens that end a
-    completion. ``max_new_tokens``: where it is cut off otherwise.
+    completion. ``max_new_tokens``: where it is cut off otherwise. ``base_url``: of the server, for
+    the engine that asks one; ``name``: what the caller calls the model, and a server may too.
     """
 
     model: str
@@ -82,6 +83,8 @@ class Request:
     max_new_tokens: int
     settings: Sampling = Sampling()
     progress: bool = False
+    base_url: str | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Drawing completions from a causal LM: one function, two engines, one kind of result.
+"""Drawing completions from a causal LM: one function, three engines, one kind of result.
 
 vLLM is the faster engine. Where it cannot run, transformers draws from the same law, and nothing
-else changes.
+else changes. A server draws from the weights that it was started with.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pyarrow as pa
 import torch
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: the one thing of :func:`vllm_problem` that an installation mends
 VLLM_MISSING = "vLLM is not installed"
 
-Engine = Literal["auto", "vllm", "transformers"]
+Engine = Literal["auto", "vllm", "transformers", "server"]
 
 
 def sample(
@@ -38,6 +38,7 @@ def sample(
     *,
     num_samples: int,
     engine: Engine = "auto",
+    base_url: str | None = None,
     settings: Sampling | None = None,
     progress: bool = False,
 ) -> Rollouts:
@@ -46,10 +47,12 @@ def sample(
     :param model: An embedded name, a local folder or a hub name; weights are used in float32 on a
         CPU.
     :param engine: "auto" takes vLLM where it runs, and otherwise transformers, with a warning that
-        says why.
+        says why; with a ``base_url`` it is "server".
+    :param base_url: The address of an OpenAI-compatible vLLM server that serves this model
+        (:mod:`passgrad.lm.server_engine`). Its completions have no seed.
     :param settings: The sampling law; by default the policy itself.
     :raises UserError: For num_samples < 1, an unknown engine, a stop that is not one token, or
-        ``engine="vllm"`` where vLLM cannot run.
+        ``engine="vllm"`` where vLLM cannot run, and for a server that cannot draw.
     """
     if num_samples < 1:
         raise UserError(f"num_samples is {num_samples}; draw at least one completion a prompt")
@@ -66,8 +69,9 @@ def sample(
             )
     ends = _end_tokens(tokenizer, task)
     request = Request(
-        place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(), progress
-    )
+        place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(), progress,
+        base_url, str(model),
+    )  # fmt: skip
     name, drawn = _draw(engine, request)
     return _judge(task, tokenizer, request, drawn, name)
 
@@ -105,8 +109,19 @@ def _end_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> tuple[int, ..
 
 
 def _draw(engine: Engine, request: Request) -> tuple[str, list[list[Completion]]]:
-    if engine not in ("auto", "vllm", "transformers"):
-        raise UserError(f"unknown engine {engine!r}; the engines are auto, vllm and transformers")
+    if engine not in get_args(Engine):
+        raise UserError(f"unknown engine {engine!r}; the engines are {', '.join(get_args(Engine))}")
+    if request.base_url is not None and engine == "auto":
+        engine = "server"
+    if (request.base_url is not None) != (engine == "server"):
+        raise UserError(
+            f"engine {engine!r} {'without' if engine == 'server' else 'with'} base_url; "
+            "the address belongs to engine 'server', which needs one"
+        )
+    if engine == "server":
+        from passgrad.lm.server_engine import draw as draw_there
+
+        return "server", draw_there(request)
     problem = vllm_problem() if engine != "transformers" else "transformers was asked for"
     if problem is None:
         from passgrad.lm.vllm_engine import EngineError, draw
@@ -134,6 +149,8 @@ def _judge(
         "stop": task.stop,
         **asdict(request.settings),
     }
+    if engine == "server":
+        common["seed"] = None  # none was sent
     rows = []
     for prompt, completions in zip(task.prompts, drawn, strict=True):
         verdicts: dict[tuple[int, ...], tuple[str, float]] = {}

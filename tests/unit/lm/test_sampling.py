@@ -391,7 +391,7 @@ def test_why_vllm_cannot_run(monkeypatch, patch, problem):
     ("changes", "options", "message"),
     [
         ({}, {"num_samples": 0}, "num_samples is 0; draw at least one"),
-        ({}, {"engine": "sglang"}, "unknown engine 'sglang'; the engines are auto, vllm and trans"),
+        ({}, {"engine": "sglang"}, "unknown engine 'sglang'; the engines are auto, vllm, tra"),
         ({"stop": "=\n"}, {}, r"the stop '=\\n' is 2 tokens for this model"),
         ({"stop": ""}, {}, "stop is empty"),
         ({"prompts": (Prompt("", "", "a", "", "void"),)}, {}, "prompt 'void' is empty"),
