@@ -81,7 +81,7 @@ def measure(
 
     with Bars() as bars:
         made = run_measurement(
-            model, prompts, out=out, rollouts=rollouts, samples=samples, ks=_orders(ks),
+            model, prompts, out=out, rollouts=rollouts, samples=samples, ks=orders(ks),
             engine=engine, verifier=verifier, verifier_seconds=verifier_seconds,  # type: ignore[arg-type]
             verifier_memory=verifier_memory, stop=stop, max_new_tokens=max_new_tokens,
             reading=reading, level=level, seed=seed,  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def measure(
     typer.echo(str(out / "report.html"))
 
 
-def _orders(text: str | None) -> list[int] | None:
+def orders(text: str | None) -> list[int] | None:
     """The orders of ``--ks``."""
     if text is None:
         return None

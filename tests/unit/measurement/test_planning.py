@@ -14,19 +14,19 @@ from passgrad.measurement import estimate_conflict, sample_bandit
 from passgrad.measurement import influence as terms
 from passgrad.measurement.bands import intervals
 from passgrad.measurement.crossfit import cross_fit
+from passgrad.measurement.pilot import pilot_from_folder, pilot_model, plan_from_pilot
 from passgrad.measurement.planning import (
+    needed_prompts,
+    needed_samples,
+    plan,
+    power,
+    standard_errors,
+)
+from passgrad.measurement.planning_models import (
     advantage_moments,
     assumed_model,
     bandit_model,
     beta_rates,
-    needed_prompts,
-    needed_samples,
-    pilot_from_folder,
-    pilot_model,
-    plan,
-    plan_command,
-    power,
-    standard_errors,
 )
 from passgrad.worlds.bandit import Bandit, GaussianBandit, TwoPointBandit
 
@@ -174,7 +174,7 @@ def test_a_pilot_that_does_not_say_what_samples_gain(pilot):
 def folder(tmp_path, pilot):
     pilot.to_frame().to_parquet(tmp_path / "curve.parquet")
     pilot.prompts_frame().to_parquet(tmp_path / "prompts.parquet")
-    settings = {"num_samples": 16, "prompts": "new", "estimator": "pkpo-loo1"}
+    settings = {"samples": 16, "reading": "new", "estimator": "pkpo-loo1"}
     (tmp_path / "measurement.json").write_text(json.dumps({"settings": settings}))
     return tmp_path
 
@@ -183,7 +183,7 @@ def test_the_command_reads_what_measure_writes(folder, pilot):
     found = pilot_from_folder(folder)
     same = pilot_model(pilot, 16)
     np.testing.assert_allclose(power(found, 500, 16), power(same, 500, 16))
-    made = plan_command(folder, ks=[8], power=0.8, effect=0.5, num_samples=16)
+    made = plan_from_pilot(folder, ks=[8], power=0.8, effect=0.5, num_samples=16)
     [row] = made.rows
     assert row["k"] == 8
     assert row["effect"] == pytest.approx(-0.5 * pilot.inner_product[0])
@@ -192,17 +192,17 @@ def test_the_command_reads_what_measure_writes(folder, pilot):
     curve = pd.read_parquet(folder / "curve.parquet")
     curve["answer_error"] = 0.8 * curve["standard_error"]
     curve.to_parquet(folder / "curve.parquet")
-    more = plan_command(folder, ks=[8], power=0.8, effect=0.5, num_samples=64).rows[0]
+    more = plan_from_pilot(folder, ks=[8], power=0.8, effect=0.5, num_samples=64).rows[0]
     assert more["num_prompts"] < row["num_prompts"]
 
 
 def test_clear_errors(tmp_path, folder):
     with pytest.raises(UserError, match="no finished measurement"):
-        plan_command(tmp_path / "none")
+        plan_from_pilot(tmp_path / "none")
     with pytest.raises(UserError, match="not measured at k = 3: it has 1, 2, 4, 8"):
-        plan_command(folder, ks=[3])
+        plan_from_pilot(folder, ks=[3])
     with pytest.raises(UserError, match="both must be positive"):
-        plan_command(folder, effect=-1)
+        plan_from_pilot(folder, effect=-1)
     model = bandit_model(WORLD, PAPER, KS)
     with pytest.raises(UserError, match="power must lie between"):
         plan(model, power=1.0)

@@ -1,0 +1,54 @@
+"""``passgrad plan``: how much a measurement takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from passgrad.cli.measure import orders
+
+
+def plan(
+    pilot: Annotated[Path, typer.Argument(help="Folder of a finished passgrad measure.")],
+    ks: Annotated[
+        str | None, typer.Option(help="Orders, such as 8,16.  [default: those of the pilot]")
+    ] = None,
+    power: Annotated[
+        float, typer.Option(help="The chance to see the conflict that is asked for.")
+    ] = 0.9,
+    prompts: Annotated[
+        int | None, typer.Option(help="Prompts that there are; the samples are found.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Completions a prompt; the prompts are found.")
+    ] = None,
+    effect: Annotated[
+        float | None,
+        typer.Option(
+            help="Conflict to be seen: -<grad J_k, grad J_1> as a share of ||grad J_1||^2.  "
+            "[default: what the pilot found]"
+        ),
+    ] = None,
+    tokens_per_completion: Annotated[
+        float,
+        typer.Option(help="For the cost; with neither prompts nor samples the least is found."),
+    ] = 1.0,
+    level: Annotated[float, typer.Option(help="Confidence of the intervals.")] = 0.95,
+) -> None:
+    """How many prompts and samples does it take to see a conflict?
+
+    Reads a small measurement as a pilot and scales its errors. A pilot that shows nothing has an
+    effect that is mostly noise: say by --effect what would matter to you.
+
+    Example: passgrad plan /tmp/m --ks 16 --effect 0.1 --samples 64
+    """
+    from passgrad.measurement.pilot import plan_from_pilot
+
+    made = plan_from_pilot(
+        pilot, ks=orders(ks), power=power, num_prompts=prompts, num_samples=samples,
+        tokens_per_completion=tokens_per_completion, effect=effect, level=level,
+    )  # fmt: skip
+    typer.echo(made.to_frame().to_string(index=False, float_format="{:.3g}".format))
+    typer.echo(str(made))
