@@ -128,6 +128,13 @@ class Differences:
     error: float
 
 
+def length(tensors: Mapping[str, Tensor]) -> float:
+    """The length of the whole vector. In float32 it may be off by some percent for 10^8 numbers,
+    which a step to start from bears.
+    """
+    return math.hypot(*(float(torch.linalg.vector_norm(t.detach())) for t in tensors.values()))
+
+
 def central_differences(
     evaluate: Callable[[Sequence[int]], Tensor],
     count: int,
@@ -137,6 +144,8 @@ def central_differences(
     pilot: Sequence[int],
     tolerance: float = TOLERANCE,
     limit: float = math.inf,
+    norm: Callable[[Mapping[str, Tensor]], float] = length,
+    agree: Callable[[float], float] = float,
 ) -> Differences | None:
     r""":math:`\langle \nabla f_i, v \rangle` for i = 0..count - 1.
 
@@ -148,19 +157,23 @@ def central_differences(
     :param pilot: The functions on which the step is chosen.
     :param tolerance: Two steps agree when the derivatives differ by this share of their length.
     :param limit: Give up, with None, when no two steps agree this far.
+    :param norm: The length of parameters and of a vector, where these tensors are only the share of
+        one process of several.
+    :param agree: The number that all processes go on with, for what each of them found, so that
+        they take the same steps. ``evaluate`` must give all of them the same values.
     :raises UserError: For parameters in less than float32, a vector that is not finite, or no
         pilot.
     """
     moved = {name: parameters[name] for name in directions}
-    length, size = _norm(directions), _norm(moved)
-    if not math.isfinite(length):
+    along, size = agree(norm(directions)), agree(norm(moved))
+    if not math.isfinite(along):
         raise UserError("the vector to differentiate along has entries that are not finite")
     if not pilot:
         raise UserError("no pilot to choose the step on; name at least one function")
     with Displacement(moved, directions) as displaced:
-        if length == 0:
+        if along == 0:
             return Differences(torch.zeros(count, dtype=torch.float64), 0.0, 0.0)
-        unit = START * (size or 1.0) / length
+        unit = START * (size or 1.0) / along
 
         def slopes(places: Sequence[int], step: float) -> Tensor:
             # Begin at the end where the weights are, if they are there: each move takes its time.
@@ -176,7 +189,7 @@ def central_differences(
             for i in (halvings, halvings + 1):
                 if i not in tried:
                     tried[i] = slopes(pilot, unit * 2.0**-i)
-            return _relative(tried[halvings], tried[halvings + 1])
+            return agree(_relative(tried[halvings], tried[halvings + 1]))
 
         best, error = _search(disagreement, tolerance)
         if not error <= limit:
@@ -212,10 +225,3 @@ def _relative(longer: Tensor, shorter: Tensor) -> float:
     if change == 0:
         return 0.0
     return change / scale if scale > 0 else math.inf
-
-
-def _norm(tensors: Mapping[str, Tensor]) -> float:
-    """The length of the whole vector. In float32 it may be off by some percent for 10^8 numbers,
-    which a step to start from bears.
-    """
-    return math.hypot(*(float(torch.linalg.vector_norm(t.detach())) for t in tensors.values()))

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
-import torch
 
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator, get_estimator
@@ -36,7 +35,7 @@ def biased_conflict(
 
     "same-sample" has the advantages of ``estimator``, unbiased in each gradient by itself.
     "plug-in" has w_k(c / n) times the rewards instead (Barakat et al., 2026, section 5): its
-    weights are biased as well. One gradient and one directional pass over every answer.
+    weights are biased as well. One gradient and one directional pass over every answer that counts.
     Raises UserError for another method, or a k beyond n.
     """
     if method not in ("same-sample", "plug-in"):
@@ -46,6 +45,7 @@ def biased_conflict(
     orders = [1, *ks]
     flat = chosen.advantages(rewards.reshape(-1, rewards.shape[-1]), orders)
     weights = samples.masses.double()[:, None] * flat.view(len(orders), *rewards.shape)
-    everywhere = torch.ones(rewards.shape, dtype=torch.bool)
-    d = samples.directional(samples.gradients(weights[:1]), everywhere)[0]
+    # Only answers that count at some order: for the plug-in these are the right ones.
+    counted = (weights != 0).any(dim=0)
+    d = samples.directional(samples.gradients(weights[:1]), counted)[0]
     return np.asarray((weights[1:] * d).sum(dim=(-2, -1)))

@@ -214,3 +214,29 @@ def test_refusals():
     world.directions["a"][0, 0] = torch.nan
     with pytest.raises(UserError, match="not finite"):
         world.differences()
+
+
+def test_lengths_over_several_processes_set_the_step():
+    world = Landscape()
+    lengths = {id(world.directions["a"]): 3.0, id(world.parameters["a"]): 12.0}
+    found = world.differences(norm=lambda named: lengths[id(named["a"])])
+    assert found.step == pytest.approx(START / 2 * 12 / 3)
+    assert world.off(found) < 1e-9
+
+
+def test_what_the_first_process_found_decides():
+    world = Landscape()
+    own = world.differences()
+    numbers, told = [], iter([0.4, 1e-5])
+
+    def agree(value):
+        numbers.append(value)
+        return value if len(numbers) <= 2 else next(told)
+
+    found = world.differences(agree=agree)
+    # The two lengths, and the gaps of two pairs of steps. Its own first gap is small enough.
+    assert len(numbers) == 4
+    assert numbers[2] == own.error < TOLERANCE
+    assert found.step == own.step / 2
+    assert found.error == 1e-5
+    assert world.differences(agree=lambda value: max(value, 0.1), limit=1e-2) is None

@@ -1,0 +1,89 @@
+"""A model spread over two processes, against the same model in one."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from passgrad.errors import UserError
+from passgrad.lm.completions import Completions
+from passgrad.lm.distributed import Processes
+from passgrad.lm.fsdp import ShardedPasses, ShardedVector, shard
+
+EXACT = {"float64": 1e-6, "gpt2": 1e-6, "float32": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """What each process found, and how torchrun ended."""
+    spec = importlib.util.spec_from_file_location(
+        "starting", Path(__file__).with_name("starting.py")
+    )
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made.torchrun("spread", tmp_path_factory.mktemp("spread"))
+
+
+@pytest.fixture(scope="module")
+def found(run):
+    return run[0]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_same_numbers_as_one_process(found, name):
+    for one in (both[name] for both in found):
+        for part in ("logprobs", "some", "gradient", "one", "inner"):
+            assert abs(one[part]) < (1e-6 if name == "float32" else 1e-12), part
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_differences_along_shares_are_the_derivative(found, name):
+    for one in (both[name] for both in found):
+        for part in ("central", "where", "estimate"):
+            assert one[part] < EXACT[name], part
+        assert one["error"] < 1e-3
+        assert one["restored"]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_no_process_holds_more_than_its_share(found, name):
+    for part in ("held", "vector"):
+        shares = [both[name][part] for both in found]
+        assert sum(shares) == pytest.approx(1)
+        assert max(shares) < 0.52
+    kind = "torch.float32" if name == "float32" else "torch.float64"
+    assert [both[name]["kinds"] for both in found] == [[kind]] * 2
+
+
+def test_a_model_read_a_share_at_a_time(found):
+    for both in found:
+        assert both["loaded"] < 1e-6
+        assert both["loaded held"] < 0.52
+
+
+def test_what_a_sharded_model_cannot_do(found):
+    for both in found:
+        assert both["forward"][0] == both["flat"][0] == "UserError"
+        assert "central differences only" in both["forward"][1]
+        assert "takes sharded vectors" in both["flat"][1]
+
+
+def test_a_failure_in_the_midst_of_a_pass_ends_all(run):
+    (first, second), done = run
+    assert second["failed"] == ["ValueError", "no such layer"]
+    assert first["failed"] == ["RemoteError", "process 1: ValueError: no such layer"]
+    # The script goes on to its end, where each finds that it has left the others.
+    assert done.returncode != 0
+
+
+def test_refusals(tiny_model):
+    with pytest.raises(UserError, match="start several with torchrun"):
+        shard(tiny_model(), Processes())
+    drawn = Completions.from_tokens([[1, 2]], [[[3]]])
+    with pytest.raises(UserError, match="load the sharded model in float32"):
+        ShardedPasses(tiny_model(dtype="bfloat16"), drawn, [[1]], group=Processes())
+    one = ShardedVector({"a": torch.ones(2)}, Processes())
+    assert one.inner(one) == 2
+    with pytest.raises(UserError, match="different parameters"):
+        one.inner(ShardedVector({"b": torch.ones(2)}, Processes()))
