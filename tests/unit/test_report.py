@@ -255,12 +255,12 @@ def test_layers_in_two_metrics_with_their_intervals():
     ]
     assert tables[2] == [
         ["block 0", "−0.5", "−1.5 to 0.5", "−9 to 9", "0.2"],
-        ["block 1", "0.25", "−0.75 to 1.2", "−9 to 9", "0.2"],
+        ["block 1", "0.25", "−0.75 to 1.25", "−9 to 9", "0.2"],
     ]
     assert tables[3][1][:2] == ["block 1", "−0.75"]
     # A band over one is no band.
-    assert tables[0] == [["all parameters", "−0.25", "−1.2 to 0.75", "0.2"]]
-    assert tables[4] == [["final norm gain", "0.125", "−0.88 to 1.1", "0.2"]]
+    assert tables[0] == [["all parameters", "−0.25", "−1.25 to 0.75", "0.2"]]
+    assert tables[4] == [["final norm gain", "0.125", "−0.875 to 1.12", "0.2"]]
     figures = [words(caption) for caption in section("figcaption")]
     # The whole and the readings are no division, and of no scale that a figure could share.
     assert len(figures) == 2
@@ -516,7 +516,7 @@ def test_hostile_text_is_text_to_a_browser(visit, name):
         "return ['script', 'style', 'iframe', 'img', 'svg', 'h1', 'main', 'table']"
         ".map(name => document.querySelectorAll(name).length)"
     )
-    assert counts == [1, 1, 0, 0, 4, 1, 1, 4]
+    assert counts == [1, 1, 0, 0, 5, 1, 1, 5]
     shown = driver.execute_script(
         "return [...document.querySelectorAll('table pre, #chosen pre')].map(e => e.textContent)"
     )

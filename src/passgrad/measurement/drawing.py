@@ -34,6 +34,7 @@ class Drawing:
     engine: Engine
     law: Sampling
     folder: Path
+    base_url: str | None = None
 
     @property
     def num_blocks(self) -> int:
@@ -75,8 +76,9 @@ class Drawing:
         judge = some.verify if isinstance(some.verify, Verifier) else None
         before = len(judge.incidents) if judge else 0
         drawn = sample(
-            self.model, some, num_samples=self.num_samples, engine=self.engine, settings=law
-        )
+            self.model, some, num_samples=self.num_samples, engine=self.engine, settings=law,
+            base_url=self.base_url,
+        )  # fmt: skip
         new = judge.incidents[before:] if judge else []
         if new:
             names = ("prompt_id", "completion", "answer", "reason")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from passgrad.files import write_atomic
+from passgrad.lm.distributed import Processes
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Kept:
     """Tensors by name and by what they were computed from. Without a folder nothing is kept."""
 
     folder: Path | None = None
+    group: Processes = field(default_factory=Processes)
 
     def tensor(self, name: str, *made_from: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """The tensor of that name for these inputs: read if it is there, else computed and
@@ -38,10 +40,19 @@ class Kept:
             key.update(str(tuple(part.shape)).encode())
             key.update(part.detach().cpu().contiguous().numpy().tobytes())
         path = self.folder / f"{name}-{key.hexdigest()[:20]}.npy"
-        if path.is_file():
-            return torch.from_numpy(np.load(path, allow_pickle=False))
+
+        def read() -> np.ndarray | None:
+            return np.load(path, allow_pickle=False) if path.is_file() else None
+
+        def write() -> None:
+            content = io.BytesIO()
+            np.save(content, values.detach().cpu().numpy(), allow_pickle=False)
+            write_atomic(path, content.getvalue())
+
+        # The first process says whether it is there, lest some compute while others read.
+        known = self.group.from_main(read)
+        if known is not None:
+            return torch.from_numpy(known)
         values = compute()
-        content = io.BytesIO()
-        np.save(content, values.detach().cpu().numpy(), allow_pickle=False)
-        write_atomic(path, content.getvalue())
+        self.group.from_main(write)
         return values

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from passgrad.lm.distributed import Processes
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement.kept import Kept
 
@@ -29,9 +30,14 @@ class StoredPasses:
     """
 
     def __init__(
-        self, passes: CompletionPasses, folder: Path, done: Callable[[float], None] | None = None
+        self,
+        passes: CompletionPasses,
+        folder: Path,
+        done: Callable[[float], None] | None = None,
+        group: Processes | None = None,
     ) -> None:
-        self.passes, self.kept, self.done = passes, Kept(folder), done
+        self.passes, self.done = passes, done
+        self.kept = Kept(folder, group or Processes())
 
     @property
     def rewards(self) -> Tensor:

@@ -279,7 +279,7 @@ def agreement_chart(prompts: Sequence[PromptRow], z: float) -> Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """The value of one part of the model."""
+    """The value of one part of the model, with its interval (``low`` = ``high`` without one)."""
 
     x: float
     width: float
@@ -287,6 +287,9 @@ class Bar:
     name: str
     label: str
     against: bool
+    low: float
+    high: float
+    title: str
 
 
 @dataclass(frozen=True)
@@ -302,25 +305,42 @@ class BarChart:
 
 #: height of one bar with its name, and where bars start and end
 _ROW, _BARS_FROM, _BARS_TO = 20, 150, WIDTH - 64
+#: intervals are drawn up to so many times the largest bar beyond the bars
+_REACH = 2.0
 
 
 def bar_chart(rows: Sequence[LayerRow], kind: str, k: float) -> BarChart:
-    """The inner product by part of the model, in the order given, bars from 0."""
-    held = [*_finite(row.inner_product for row in rows), 0.0]
-    low, high = min(held), max(held)
+    """The inner product by part of the model, in the order given, bars from 0; the intervals, cut
+    where they would leave no room for the bars.
+    """
+    values = [*_finite(row.inner_product for row in rows), 0.0]
+    ends = _finite(end for row in rows for end in (row.low, row.high))
+    room = _REACH * max(map(abs, values))
+    low = max(min([*values, *ends]), min(values) - room)
+    high = min(max([*values, *ends]), max(values) + room)
     x = Axis(low, high if high > low else low + 1.0, _BARS_FROM, _BARS_TO)
     bars = []
     for place, row in enumerate(rows):
         value = _open(row.inner_product, 0.0)
         ends = sorted((x.at(0), x.at(value)))
+        has_interval = math.isfinite(row.inner_product) and not (
+            math.isnan(row.low) or math.isnan(row.high)
+        )
+        name, label = one_line(row.name, 18), number(row.inner_product)
+        title = f"{one_line(row.name, 60)}: {number(row.inner_product)}"
+        if has_interval:
+            title += f", interval {number(row.low)} to {number(row.high)}"
         bars.append(
             Bar(
                 ends[0],
                 round(max(ends[1] - ends[0], 0.5), 1),
                 place * _ROW,
-                one_line(row.name, 18),
-                number(row.inner_product, 2),
+                name,
+                label,
                 row.inner_product < 0,
+                x.at(row.low) if has_interval else x.at(value),
+                x.at(row.high) if has_interval else x.at(value),
+                title,
             )
         )
     against = sum(bar.against for bar in bars)
@@ -329,7 +349,7 @@ def bar_chart(rows: Sequence[LayerRow], kind: str, k: float) -> BarChart:
         zero=x.at(0),
         height=len(rows) * _ROW + 4,
         alt=(
-            f"Inner product of grad J_k with grad J_1 at k = {k:g} by {one_line(kind, 40)}: "
+            f"Inner product of grad J_k with grad J_1 at k = {k:g} by {one_line(kind, 60)}: "
             f"negative in {against} of {len(bars)}."
         ),
     )

@@ -60,12 +60,23 @@ class PromptRow:
 class LayerRow:
     """The part of <grad J_k, grad J_1> at the chosen k that lies in one part of the model.
 
-    Rows of one ``kind`` ("layer", "group") divide the model: their parts add up to the whole.
+    Rows of the kinds "layer" and "group" divide the model: their parts add up to the whole. Those
+    of the kind "final" are readings of what the final layer may be, and do not. ``metric`` is
+    "plain" or that of an optimiser; rows of one kind in several metrics are shown side by side.
+    nan stands for an end, a product or a cosine that is not known, an infinite end for an open one.
     """
 
     name: str
     inner_product: float
     kind: str = "layer"
+    low: float = NAN
+    high: float = NAN
+    """The interval of this part by itself."""
+    band_low: float = NAN
+    band_high: float = NAN
+    """Intervals that hold at all parts of the kind at once."""
+    cosine: float = NAN
+    metric: str = "plain"
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def render_report(content: ReportContent) -> str:
         has_share=any(math.isfinite(row.contribution) for row in content.prompts),
         left_out=len(ordered) - len(shown),
         layers=_layer_views(content),
+        has_metrics=any(row.metric != "plain" for row in content.layers),
         settings=pairs(content.settings),
         provenance=pairs(content.provenance),
         level=f"{100 * content.level:.6g}%",
@@ -221,39 +222,84 @@ def _counts(content: ReportContent, z: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Layers:
-    kind: str
+    """The parts of one kind in one metric."""
+
+    metric: str
     bars: charts.BarChart
-    rows: list[tuple[str, float, float]]
-    negative: int
+    caption: str
+    rows: list[tuple[str, LayerRow, float]]
+    """Name, row, and the share of the negative part (nan where there is none)."""
+    intervals: bool
+    divides: bool
     count: int
     left_out: int
 
 
-def _layer_views(content: ReportContent) -> list[_Layers]:
-    kinds: dict[str, list[LayerRow]] = {}
+@dataclass(frozen=True)
+class _Kind:
+    """The parts of one kind, in each metric."""
+
+    kind: str
+    title: str
+    metrics: list[_Layers]
+
+
+#: kinds of rows that have a title of their own, and do not divide the model
+_WHOLE, _READINGS = "whole", "final"
+_TITLES = {_WHOLE: "All parameters", _READINGS: "What the final layer may be"}
+
+
+def _layer_views(content: ReportContent) -> list[_Kind]:
+    kinds: dict[str, dict[str, list[LayerRow]]] = {}
     for row in content.layers:
-        kinds.setdefault(row.kind, []).append(row)
-    return [_layers(kind, rows, content.chosen_k) for kind, rows in kinds.items()]
+        kinds.setdefault(row.kind, {}).setdefault(row.metric, []).append(row)
+    return [
+        _Kind(
+            kind=one_line(kind, 40),
+            title=_TITLES.get(kind, f"By {one_line(kind, 40)}"),
+            metrics=[
+                _layers(kind, metric, rows, content.chosen_k) for metric, rows in metrics.items()
+            ],
+        )
+        for kind, metrics in kinds.items()
+    ]
 
 
-def _layers(kind: str, rows: Sequence[LayerRow], k: float) -> _Layers:
-    order = sorted(
-        (row for row in rows if -math.inf < row.inner_product < 0),
-        key=lambda row: row.inner_product,
-    )
-    total = sum(row.inner_product for row in order)
+def _layers(kind: str, metric: str, rows: Sequence[LayerRow], k: float) -> _Layers:
+    intervals = any(not math.isnan(row.low) or not math.isnan(row.high) for row in rows)
+    known = [row for row in rows if math.isfinite(row.inner_product)]
+    order = sorted(known, key=lambda row: row.inner_product)
+    negative = [row for row in order if row.inner_product < 0]
+    total = sum(row.inner_product for row in negative)
     bars = list(rows)
     if len(bars) > MAX_BARS:
         largest = sorted(rows, key=lambda row: -abs(row.inner_product))[:MAX_BARS]
         bars = [row for row in rows if row in largest]
+    caption = f"{len(negative)} of {len(rows)} are negative"
+    if not intervals:
+        shown = negative[:MAX_LAYERS]
+        caption = f"Most in conflict: {caption}"
+    elif len(rows) <= MAX_LAYERS:
+        # With an interval, one that does not conflict is a finding as well.
+        shown = list(rows)
+    else:
+        shown = order[:MAX_LAYERS]
+        caption = f"The {MAX_LAYERS} lowest: {caption}"
+    named = f"{one_line(kind, 40)}{'' if metric == 'plain' else f', {one_line(metric, 40)}'}"
     return _Layers(
-        kind=one_line(kind, 40),
-        bars=charts.bar_chart(bars, kind, k),
+        metric=one_line(metric, 40),
+        bars=charts.bar_chart(bars, named, k),
+        caption=caption,
         rows=[
-            (one_line(row.name, 60), row.inner_product, row.inner_product / total)
-            for row in order[:MAX_LAYERS]
+            (
+                one_line(row.name, 60),
+                row,
+                row.inner_product / total if -math.inf < row.inner_product < 0 else math.nan,
+            )
+            for row in shown
         ],
-        negative=len(order),
+        intervals=intervals,
+        divides=kind not in _TITLES,
         count=len(rows),
         left_out=len(rows) - len(bars),
     )

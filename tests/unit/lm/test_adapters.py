@@ -200,6 +200,8 @@ def test_a_folder_with_an_adapter_is_a_model(folders):
         name for name, _ in model.named_parameters() if "lora_" in name
     }
     assert not model.training
+    passes = CompletionPasses(model, completions(), torch.zeros(3, 3))
+    assert all("lora_" in name for name in passes.layout.shapes)
     assert tokenizer.encode("12") == load_tokenizer(base).encode("12")
     assert weights_sha256(place) != weights_sha256(base)
     made = model.generate(ids, max_new_tokens=3, do_sample=False)

@@ -1,0 +1,395 @@
+"""Products by part: against the estimate of the whole, autograd, the truth, and coverage."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from passgrad.errors import UserError
+from passgrad.estimators import get_estimator
+from passgrad.lm.completions import Completions
+from passgrad.lm.groups import HIDDEN_STATE, OUTPUT_USE
+from passgrad.lm.passes import CompletionPasses
+from passgrad.measurement import ScoreSamples, estimate_conflict
+from passgrad.measurement.crossfit import order_advantages, split_halves
+from passgrad.measurement.kept import Kept
+from passgrad.measurement.metric import PLAIN, Metric
+from passgrad.measurement.part_terms import part_terms
+from passgrad.measurement.parted import ModelParts, ScoreParts
+from passgrad.measurement.parts import estimate_parts
+
+from .conftest import MASSES, exact, outcomes, vectors
+
+LOO = get_estimator("pkpo-loo1")
+SCALE = torch.tensor([0.5, 3.0, 10.0], dtype=torch.float64)
+ADAM = Metric("adam", {str(i): scale for i, scale in enumerate(SCALE)})
+
+
+def parted(samples):
+    return ScoreParts(samples.rewards, samples.scores, samples.masses)
+
+
+def random_samples(num_prompts=10, n=8, d=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    rewards = (torch.rand(num_prompts, n, generator=generator) < 0.4).double()
+    scores = torch.randn(num_prompts, n, d, dtype=torch.float64, generator=generator)
+    masses = torch.rand(num_prompts, generator=generator).double() + 0.5
+    return ScoreSamples(rewards, scores, masses / masses.sum())
+
+
+def close(found, expected, rtol=1e-11, atol=1e-13):
+    torch.testing.assert_close(
+        torch.as_tensor(found), torch.as_tensor(expected), rtol=rtol, atol=atol
+    )
+
+
+# --- a world with scores --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompts", ["fixed", "new"])
+def test_the_parts_add_up_to_the_estimate_of_the_whole(prompts):
+    samples = random_samples(num_prompts=12, seed=3)
+    whole = estimate_conflict(samples, [1, 2, 4], prompts=prompts, seed=4)
+    found = estimate_parts(parted(samples), [1, 2, 4], prompts=prompts, seed=4)
+    assert [part.kind for part in found.parts] == ["whole", *["layer"] * 5]
+    close(found.inner_product[0, :, 0], whole.inner_product)
+    close(found.inner_product[0, :, 1:].sum(-1), whole.inner_product)
+    close(found.squared_norm[0, :, 1:].sum(-1), whole.squared_norm)
+    assert found.squared_norm_at_1[0, 0] == pytest.approx(whole.squared_norm_at_1, rel=1e-11)
+    np.testing.assert_allclose(found.cosine[0, :, 0], whole.cosine, rtol=1e-10)
+
+
+def test_the_influences_of_folds_of_one_prompt_are_those_of_prompts():
+    samples = random_samples(num_prompts=12)
+    whole = estimate_conflict(samples, [3], prompts="new")
+    found = estimate_parts(parted(samples), 3, folds=100)
+    assert found.influence.shape == (1, 1, 6, 12)
+    # Masses differ between prompts, and count as drawn with them in both.
+    close(found.standard_error[0, 0, 0], whole.standard_error[0])
+    close(found.low[0, 0, 0], whole.low[0])
+
+
+@pytest.mark.parametrize("split", ["completions", "prompts"])
+def test_every_part_is_unbiased_in_both_metrics(split):
+    kinds = (0, 1) if split == "completions" else (None,) * 4
+    size = 4 if split == "completions" else 2
+    masses = MASSES if split == "completions" else torch.full((4,), 0.25, dtype=torch.float64)
+    samples, chance = outcomes(kinds, size, masses)
+    terms = part_terms(parted(samples), [2], LOO, split, metrics=[PLAIN, ADAM], folds=2)
+    one, two = (MASSES @ vectors(k) for k in (1, 2))
+    mean = torch.einsum("sjrp,r->sjp", terms.inner, chance)
+    norm = torch.einsum("sjrp,r->sjp", terms.norms, chance)
+    for row, scale in ((0, torch.ones(3).double()), (1, SCALE)):
+        close(mean[row, 1, 1:], one * two * scale)
+        close(mean[row, 0, 1:], one * one * scale)
+        close(norm[row, 1, 1:], two * two * scale)
+        close(mean[row, 1, 0], (one * two * scale).sum())
+    assert float(mean[0, 1, 0]) == pytest.approx(exact(2), rel=1e-11)
+
+
+def test_a_metric_from_samples_kept_apart_is_independent_of_the_rest():
+    """The mean over all answers of the rest, given those kept apart, is the product in the metric
+    that those give; with a metric from the rest itself it would not be.
+    """
+    samples, chance = outcomes((0, 1), 6, MASSES)
+    generator = torch.Generator().manual_seed(1)
+    keep = torch.multinomial(chance, 60_000, replacement=True, generator=generator)
+    some = ScoreParts(samples.rewards[keep], samples.scores[keep], MASSES)
+    terms = part_terms(some, [2], LOO, "completions", metrics=["estimated"], batches=2, folds=2)
+    one, two = (MASSES @ vectors(k) for k in (1, 2))
+    values = terms.inner[0, 1, :, 1:]
+    # E<g_1, P^-1 g_k> = g_1 g_k E[P^-1], with the mean of P^-1 over samples.
+    from passgrad.measurement import part_terms as module
+
+    apart, rest = module._apart((2, 6), "completions", 0, wanted=True)
+    assert (apart.members.shape, rest.members.shape) == ((2, 2), (2, 4))
+    together = torch.cat([apart.members, rest.members], dim=1).sort(dim=1).values
+    assert together.tolist() == [list(range(6))] * 2
+    rows = module._minibatches(apart, some.rewards, MASSES, LOO, 2, 0)
+    inverse = module._estimated(some, rows).inverse
+    mean = torch.stack([inverse[str(i)].mean() for i in range(3)])
+    error = values.std(dim=0) / len(values) ** 0.5
+    assert ((values.mean(dim=0) - one * two * mean).abs() < 4 * error).all()
+    assert (error < 0.1 * (one * two * mean).abs()).all()
+
+
+def bandit_like(replications, prompts, num_prompts=40, n=16, seed=0):
+    """Prompts with features of three coordinates, answers right or wrong, and their truth by
+    coordinate at k = 4 (from a large sample of prompts where they are new).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    theta = torch.tensor([0.5, -0.4, 0.3], dtype=torch.float64)
+
+    def features(*shape):
+        noise = torch.randn(*shape, 3, generator=generator, dtype=torch.float64)
+        return noise + torch.tensor([1.0, 0.3, -0.8])
+
+    def slopes(u, k):
+        p = torch.sigmoid(u @ theta)[..., None]
+        return k * (1 - p) ** (k - 1) * p * (1 - p) * u
+
+    if prompts == "fixed":
+        u = features(num_prompts)
+        truth = slopes(u, 1).mean(0) * slopes(u, 4).mean(0)
+        u = u.expand(replications, -1, -1)
+    else:
+        many = features(400_000)
+        truth = slopes(many, 1).mean(0) * slopes(many, 4).mean(0)
+        u = features(replications, num_prompts)
+    p = torch.sigmoid(u @ theta)[..., None]
+    drawn = torch.rand(*p.shape[:-1], n, generator=generator, dtype=torch.float64)
+    rewards = (drawn < p).double()
+    scores = (rewards - p)[..., None] * u[..., None, :]
+    masses = torch.full((num_prompts,), 1 / num_prompts, dtype=torch.float64)
+    return ScoreParts(rewards, scores, masses), truth
+
+
+@pytest.mark.parametrize("prompts", ["fixed", "new"])
+def test_coverage_of_the_intervals_of_each_part(prompts):
+    from passgrad.measurement.bands import intervals
+
+    samples, truth = bandit_like(300, prompts, num_prompts=160)
+    split = "completions" if prompts == "fixed" else "prompts"
+    terms = part_terms(samples, [4], LOO, split, metrics=[PLAIN, ADAM])
+    inner = terms.inner[:, 1, :, 1:].numpy()
+    error = np.sqrt((terms.influence[:, 1, :, 1:].numpy() ** 2).sum(-1))
+    # The mean of the squared errors is the variance, to first order.
+    ratio = np.sqrt((error**2).mean(axis=1)) / inner.std(axis=1)
+    assert ((ratio > 0.85) & (ratio < 1.2)).all(), ratio
+    low, high = intervals(inner, terms.influence[:, 1, :, 1:, :, None].numpy(), 0.95)
+    for row, scale in ((0, 1.0), (1, SCALE)):
+        target = (truth * scale).numpy()
+        held = ((low[row] <= target) & (target <= high[row])).mean(axis=0)
+        assert ((held > 0.91) & (held < 0.98)).all(), held
+
+
+def test_the_bands_hold_all_parts_of_a_kind_and_are_wider():
+    found = estimate_parts(parted(random_samples(num_prompts=30)), 2)
+    assert (found.band_low[0, 0, 1:] < found.low[0, 0, 1:]).all()
+    assert (found.band_high[0, 0, 1:] > found.high[0, 0, 1:]).all()
+    # The whole is a kind by itself.
+    close(found.band_low[0, 0, 0], found.low[0, 0, 0], rtol=0.02, atol=0)
+
+
+def test_a_table():
+    found = estimate_parts(parted(random_samples(d=3)), [2, 4], metrics=[PLAIN, ADAM])
+    frame = found.to_frame()
+    assert list(frame.columns) == [
+        "part", "kind", "metric", "k", "inner_product", "standard_error", "low", "high",
+        "band_low", "band_high", "cosine", "squared_norm", "squared_norm_at_1",
+    ]  # fmt: skip
+    assert len(frame) == 2 * 2 * 4
+    row = frame[(frame.part == "1") & (frame.metric == "adam") & (frame.k == 4)].iloc[0]
+    assert row.inner_product == found.inner_product[1, 1, 2]
+    plain = frame[(frame.part == "1") & (frame.metric == "plain") & (frame.k == 4)].iloc[0]
+    assert row.inner_product == pytest.approx(3 * plain.inner_product, rel=1e-12)
+    assert row.cosine == pytest.approx(plain.cosine, nan_ok=True)
+    assert row.squared_norm_at_1 == found.squared_norm_at_1[1, 2]
+
+
+def test_a_run_that_was_killed_goes_on(tmp_path):
+    samples = random_samples()
+    expected = estimate_parts(parted(samples), 2, folds=3).to_frame()
+
+    class Stop(Exception):
+        pass
+
+    class Breaking(ScoreParts):
+        left = 0
+
+        def gradient(self, coefficients):
+            Breaking.left -= 1
+            if Breaking.left < 0:
+                raise Stop
+            return super().gradient(coefficients)
+
+    breaking = Breaking(samples.rewards, samples.scores, samples.masses)
+    calls, finished = 0, False
+    while not finished:
+        Breaking.left = 5  # a fold or two, and the totals again
+        calls += 1
+        assert calls < 10
+        try:
+            found = estimate_parts(breaking, 2, folds=3, kept=Kept(tmp_path))
+            finished = True
+        except Stop:
+            pass
+    assert calls > 2
+    assert found.to_frame().equals(expected)
+    Breaking.left = 0
+    assert estimate_parts(breaking, 2, folds=3, kept=Kept(tmp_path)).to_frame().equals(expected)
+    with pytest.raises(Stop):  # another metric is another number
+        estimate_parts(breaking, 2, folds=3, kept=Kept(tmp_path), metrics=[scaled(2.0)])
+
+
+def scaled(factor):
+    return Metric("adam", {str(i): torch.tensor(factor).double() for i in range(5)})
+
+
+def test_progress_counts_the_pieces():
+    seen = []
+    estimate_parts(parted(random_samples()), 2, folds=3, done=lambda a, b: seen.append((a, b)))
+    assert seen == [(i + 1, 7) for i in range(7)]
+
+
+def test_what_is_refused():
+    samples = parted(random_samples())
+    with pytest.raises(UserError, match="folds is 1"):
+        estimate_parts(samples, 2, folds=1)
+    with pytest.raises(UserError, match="batches is 0"):
+        estimate_parts(samples, 2, batches=0)
+    with pytest.raises(UserError, match="k = 9 is too large"):
+        estimate_parts(samples, 9)
+    with pytest.raises(UserError, match="lacks the parameter 3"):
+        estimate_parts(samples, 2, metrics=[ADAM])
+    with pytest.raises(UserError, match="halves of prompts"):
+        estimate_parts(parted(random_samples(num_prompts=4)), 2, metrics=["estimated"])
+    half = dataclasses.replace(samples, rewards=samples.rewards / 2)
+    with pytest.raises(UserError, match="0 or 1"):
+        estimate_parts(half, 2)
+
+
+# --- a language model -----------------------------------------------------------------------------
+
+PROMPTS = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 7], [9, 8, 7], [4, 4, 2]]
+DRAWN = [
+    [[5, 6], [7], [5, 6], [8, 9, 3, 2]],
+    [[5, 6], [5, 6], [5, 7], [5, 6]],
+    [[1], [2, 2], [3, 3, 3], [2, 2]],
+    [[3, 1], [3], [3, 3, 3], [1, 2]],
+]
+REWARDS = torch.tensor([[1, 0, 1, 0], [1, 1, 0, 1], [0, 0, 1, 0], [0, 1, 1, 0]]).double()
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def language(request, tiny_model):
+    model = tiny_model(tied=request.param)
+    passes = CompletionPasses(model, Completions.from_tokens(PROMPTS, DRAWN), REWARDS)
+    return model, ModelParts(passes)
+
+
+def scores(model):
+    """(M, n) dictionaries of gradients, with the two at the output from a model whose output
+    matrix and hidden state are variables of their own.
+    """
+    head, body = model.get_output_embeddings(), model.model
+    table = []
+    for prompt, some in zip(PROMPTS, DRAWN, strict=True):
+        row = []
+        for target in some:
+            shift = torch.zeros(model.config.hidden_size, dtype=torch.float64, requires_grad=True)
+            matrix = head.weight.detach().clone().requires_grad_()
+            named = dict(model.named_parameters())
+
+            def value(at, matrix, prompt=prompt, target=target):
+                hidden = body(input_ids=torch.tensor([prompt + target])).last_hidden_state[0]
+                logits = (hidden + at) @ matrix.T
+                steps = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+                return steps.gather(-1, torch.tensor(target)[:, None]).sum()
+
+            own = torch.autograd.grad(value(shift, matrix), [shift, matrix])
+            whole = torch.autograd.grad(value(shift, head.weight), list(named.values()))
+            found = dict(zip(named, whole, strict=True))
+            row.append({**found, HIDDEN_STATE: own[0], OUTPUT_USE: own[1]})
+        table.append(row)
+    return table
+
+
+@pytest.mark.parametrize("prompts", ["fixed", "new"])
+def test_against_autograd(language, prompts):
+    model, samples = language
+    inverse = {
+        name: torch.rand(p.shape, generator=torch.Generator().manual_seed(1)).double() + 0.5
+        for name, p in model.named_parameters()
+    }
+    metrics = [PLAIN, Metric("adam", inverse)]
+    found = estimate_parts(samples, 2, prompts=prompts, metrics=metrics, folds=2)
+    table = scores(model)
+    split = "completions" if prompts == "fixed" else "prompts"
+    halves = split_halves(4, 4, split, seed=0)
+    totals = []
+    for half in halves:
+        weights = order_advantages(half.take(REWARDS), [1, 2], LOO)
+        full = half.put(weights, (4, 4)) / 4 * (4 / len(half.prompts))
+        totals.append(
+            [
+                {
+                    unit: sum(
+                        float(c[x, i]) * table[x][i][unit] for x in range(4) for i in range(4)
+                    )
+                    for unit in table[0][0]
+                }
+                for c in full
+            ]
+        )
+    (a1, a2), (b1, b2) = totals
+    tied = model.config.tie_word_embeddings
+    assert (OUTPUT_USE in samples.units) == tied
+    for p, part in enumerate(found.parts):
+        for s, metric in enumerate(metrics):
+            expected = 0.0
+            for unit in part.units:
+                if s == 0:
+                    weight = 1.0
+                elif unit == HIDDEN_STATE:
+                    weight = float("nan")
+                else:
+                    owner = "model.embed_tokens.weight" if unit == OUTPUT_USE else unit
+                    weight = metric.inverse[owner]
+                both = (a1[unit] * b2[unit] + b1[unit] * a2[unit]) / 2
+                expected += float((both * weight).sum())
+            assert found.inner_product[s, 0, p] == pytest.approx(expected, rel=1e-8, nan_ok=True)
+    names = {(part.kind, part.name) for part in found.parts}
+    assert {("layer", "block 0"), ("layer", "block 1"), ("layer", "final norm")} <= names
+    assert {
+        ("final", n) for n in ("final norm gain", "final hidden state", "output layer")
+    } <= names
+
+
+def test_layers_and_groups_of_a_model_add_up_to_the_whole(language):
+    _, samples = language
+    whole = estimate_conflict(Directional(samples.passes), [2], prompts="new")
+    found = estimate_parts(samples, 2, folds=2)
+    frame = found.to_frame()
+    for kind in ("whole", "layer", "group"):
+        total = frame[frame.kind == kind].inner_product.sum()
+        assert total == pytest.approx(whole.inner_product[0], rel=1e-6)
+    gain = frame[frame.part == "final norm gain"].inner_product.item()
+    assert gain == frame[frame.part == "final norm"].inner_product.item()
+
+
+class Directional:
+    """Passes as samples."""
+
+    def __init__(self, passes):
+        self.passes, self.rewards, self.masses = passes, passes.rewards, passes.masses
+
+    def gradients(self, coefficients):
+        return [self.passes.gradient(row) for row in coefficients]
+
+    def directional(self, gradients, where):
+        found = [self.passes.directional(g, "forward", where) for g in gradients]
+        return torch.stack(found).nan_to_num(nan=0.0)
+
+
+def test_a_metric_of_another_model(language):
+    model, samples = language
+    inverse = {name: torch.ones(p.shape) for name, p in model.named_parameters()}
+    name = "model.norm.weight"
+    with pytest.raises(UserError, match="another model"):
+        estimate_parts(samples, 2, metrics=[Metric("adam", {**inverse, name: torch.ones(3)})])
+    del inverse[name]
+    with pytest.raises(UserError, match=f"lack the parameter {name}"):
+        estimate_parts(samples, 2, metrics=[Metric("adam", inverse)])
+
+
+def test_the_metric_can_be_estimated_for_a_model(language):
+    _, samples = language
+    more = Completions.from_tokens(PROMPTS * 2, DRAWN * 2)
+    passes = CompletionPasses(samples.passes.model, more, REWARDS.repeat(2, 1))
+    found = estimate_parts(ModelParts(passes), 2, metrics=[PLAIN, "estimated"], folds=2)
+    assert found.metrics == ("plain", "adam, estimated")
+    hidden = [part.name for part in found.parts].index("final hidden state")
+    assert np.isnan(found.inner_product[1, 0, hidden])
+    assert np.isfinite(np.delete(found.inner_product, hidden, axis=2)).all()
