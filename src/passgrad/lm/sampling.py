@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 import platform
 import sys
+import tempfile
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 import torch
 
 from passgrad.errors import UserError
-from passgrad.lm.models import load_tokenizer, resolve
+from passgrad.lm.models import is_adapter, load_tokenizer, resolve, save_merged
 from passgrad.lm.rollouts import SCHEMA, Completion, Request, Rollouts, Sampling
 from passgrad.lm.tokens import check_stops, encode, stop_ids
 from passgrad.tasks.base import Task
@@ -124,10 +125,10 @@ def _draw(engine: Engine, request: Request) -> tuple[str, list[list[Completion]]
         return "server", draw_there(request)
     problem = vllm_problem() if engine != "transformers" else "transformers was asked for"
     if problem is None:
-        from passgrad.lm.vllm_engine import EngineError, draw
+        from passgrad.lm.vllm_engine import EngineError
 
         try:
-            return "vllm", draw(request)
+            return "vllm", _by_vllm(request)
         except EngineError as error:
             problem = str(error)
     if engine == "vllm":
@@ -137,6 +138,17 @@ def _draw(engine: Engine, request: Request) -> tuple[str, list[list[Completion]]
     from passgrad.lm.transformers_engine import draw as draw_slowly
 
     return "transformers", draw_slowly(request)
+
+
+def _by_vllm(request: Request) -> list[list[Completion]]:
+    from passgrad.lm.vllm_engine import draw
+
+    if not is_adapter(request.model):
+        return draw(request)
+    # The engine reads plain models.
+    with tempfile.TemporaryDirectory(prefix="passgrad-merged-") as scratch:
+        merged = save_merged(request.model, Path(scratch) / "model")
+        return draw(replace(request, model=str(merged)))
 
 
 def _judge(

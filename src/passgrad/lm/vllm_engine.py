@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from passgrad.lm.distributed import without_launcher
 from passgrad.lm.rollouts import Completion, Request
 
 # What the user has set in the environment stays.
@@ -76,7 +77,7 @@ def _run(command: list[str], *, quiet: bool) -> int:
     """
     worker = subprocess.Popen(
         command,
-        env=_small_machine() | _ENVIRONMENT | dict(os.environ),
+        env=_small_machine() | _ENVIRONMENT | without_launcher(os.environ),
         # The worker ends when this pipe does, also when this process is killed outright.
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

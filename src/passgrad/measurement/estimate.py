@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
@@ -60,7 +61,8 @@ class ConflictEstimate:
     """||grad J_k||^2, (K,), unbiased: negative where noise exceeds the gradient."""
     squared_norm_at_1: float
     cosine: Array
-    """The ratio of the unbiased estimates, (K,), nan where a squared norm is not positive.
+    """The ratio of the unbiased estimates, (K,), nan where one of the squared norms does not exceed
+    its standard error: a ratio of noise says nothing.
 
     Its bias is of the order of the squared relative errors of the three.
     """
@@ -79,6 +81,11 @@ class ConflictEstimate:
 
     The error of that direction comes on top; all prompts have it in common.
     """
+    contribution: Array
+    """What each prompt adds to ``inner_product``, (K, M): it is the sum over prompts."""
+    answer_error: Array
+    """The part of the standard error that comes from the answers alone, (K,); nan where half of
+    the answers are too few."""
     masses: Array
     influence: Array
     """e, (K, M, R): the sum of their squares is the square of the standard error; R = 1 for new
@@ -124,14 +131,14 @@ class ConflictEstimate:
         import pandas as pd
 
         names = (
-            "inner_product", "standard_error", "low", "high", "band_low", "band_high",
-            "cosine", "cosine_low", "cosine_high", "squared_norm", "degrees",
+            "inner_product", "standard_error", "answer_error", "low", "high", "band_low",
+            "band_high", "cosine", "cosine_low", "cosine_high", "squared_norm", "degrees",
         )  # fmt: skip
         return pd.DataFrame({"k": self.ks} | {name: getattr(self, name) for name in names})
 
     def prompts_frame(self) -> DataFrame:
-        """One row a prompt: mass, success, agreement with its error, and at each k its share of the
-        variance of the estimate.
+        """One row a prompt: mass, success, agreement with its error, and at each k what it adds to
+        the estimate and its share of the variance.
         """
         import pandas as pd
 
@@ -141,7 +148,10 @@ class ConflictEstimate:
         parts = (self.influence**2).sum(axis=2)
         with np.errstate(invalid="ignore"):
             shares = parts / parts.sum(axis=1, keepdims=True)
-        rows = {f"variance_share_{k:g}": row for k, row in zip(self.ks, shares, strict=True)}
+        rows = {
+            f"contribution_{k:g}": row for k, row in zip(self.ks, self.contribution, strict=True)
+        }
+        rows |= {f"variance_share_{k:g}": row for k, row in zip(self.ks, shares, strict=True)}
         return pd.DataFrame(columns | rows)
 
 
@@ -205,6 +215,8 @@ def estimate_conflict(
     by_inner = terms.influences(fit, prompts, "inner", chosen, seed=seed)
     by_norm = terms.influences(fit, prompts, "norm", chosen, seed=seed)
     cosine, by_cosine = terms.cosines(inner, norms, by_inner, by_norm)
+    seen = norms > by_norm.square().sum((-2, -1)).sqrt()
+    cosine = cosine.where(seen & seen[:1], torch.nan)
     # Order 1 has its gradient in any case, but its interval only where it was asked for.
     rows = [fit.reported.index(k) for k in orders]
     inner_at, norms_at = inner[rows].numpy(), norms[rows].numpy()
@@ -234,6 +246,8 @@ def estimate_conflict(
         success=rewards.mean(dim=1).numpy(),
         agreement=terms.agreement(fit, prompts).numpy(),
         agreement_error=agreement_error(fit, chosen).numpy(),
+        contribution=terms.contributions(fit, prompts)[rows].numpy(),
+        answer_error=terms.answer_error(fit, chosen, seed=seed)[rows].numpy(),
         masses=masses.numpy(),
         influence=e,
         threshold=first_crossing(every, curve.numpy()),

@@ -5,7 +5,7 @@ light and a dark theme, on a telephone and on paper, without a request to any ho
 and answers are shown as text, whatever is in them.
 """
 
-from passgrad.report.content import CurveRow, LayerRow, PromptRow, ReportContent, Threshold
+from passgrad.report.content import CurveRow, LayerRow, PromptRow, ReportContent, StepRow, Threshold
 from passgrad.report.render import render_report, write_report
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "CurveRow",
     "PromptRow",
     "LayerRow",
+    "StepRow",
     "Threshold",
     "render_report",
     "write_report",

@@ -80,6 +80,25 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
+class StepRow:
+    """The change of pass@k at one k by a step along grad J_k of the chosen k, in [-1, 1].
+
+    ``total`` is the sum of the first and the second order, with its interval. ``realised`` is what
+    the step did where it was taken; nan where it was not.
+    """
+
+    k: float
+    first: float
+    second: float
+    total: float
+    low: float
+    high: float
+    realised: float = NAN
+    realised_low: float = NAN
+    realised_high: float = NAN
+
+
+@dataclass(frozen=True)
 class Threshold:
     """The first k at which the inner product turns negative, with its interval.
 
@@ -109,6 +128,9 @@ class ReportContent:
     line: Sequence[tuple[float, float]] = ()
     """(k, inner product) at every k that has an estimate without interval; joins the points."""
     layers: Sequence[LayerRow] = ()
+    step: Sequence[StepRow] = ()
+    step_verdict: str = ""
+    """One sentence about the step."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How the answers were sampled and the numbers estimated."""
     provenance: Mapping[str, Any] = field(default_factory=dict)

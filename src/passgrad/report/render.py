@@ -72,6 +72,8 @@ def render_report(content: ReportContent) -> str:
         has_share=any(math.isfinite(row.contribution) for row in content.prompts),
         left_out=len(ordered) - len(shown),
         layers=_layer_views(content),
+        step_verdict=one_line(content.step_verdict, 600),
+        realised=any(row.realised == row.realised for row in content.step),
         has_metrics=any(row.metric != "plain" for row in content.layers),
         settings=pairs(content.settings),
         provenance=pairs(content.provenance),

@@ -210,3 +210,55 @@ def test_refusals(samples):
     short = ScoreSamples(samples.rewards, samples.scores, samples.masses[1:])
     refuses("as many masses", of=short)
     refuses("prompts by completions", of=ScoreSamples(samples.rewards[0], samples.scores, MASSES))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "split"), [("fixed", "completions"), ("new", "prompts"), ("new", "completions")]
+)
+def test_what_the_prompts_add_makes_up_the_estimate(prompts, split):
+    world = TwoPointBandit(separation=0.2, hard_fraction=0.5)
+    samples = sample_bandit(world, [1.0, 1.0], 12, num_prompts=21, seed=3)
+    made = estimate_conflict(samples, [1, 2, 4], prompts=prompts, split=split)
+    np.testing.assert_allclose(made.contribution.sum(axis=1), made.inner_product)
+    assert "contribution_4" in made.prompts_frame()
+
+
+def test_the_error_of_the_answers_is_that_of_fixed_prompts():
+    world = TwoPointBandit(separation=0.2, hard_fraction=0.5)
+    fixed = estimate_conflict(
+        sample_bandit(world, [1.0, 1.0], 16, seed=3), [1, 2, 4], prompts="fixed"
+    )
+    np.testing.assert_allclose(fixed.answer_error, fixed.standard_error)
+
+
+def test_the_error_of_the_answers_for_new_prompts():
+    """Against answers drawn again and again for the same prompts, in the same halves."""
+    world = TwoPointBandit(separation=0.2, hard_fraction=0.5)
+    num_prompts, n = 40, 64
+    first = sample_bandit(world, [1.0, 1.0], n, num_prompts=num_prompts, seed=3)
+    values, errors = [], []
+    generator = torch.Generator().manual_seed(0)
+    u = world_directions(world, first)
+    p = torch.sigmoid(u @ world.parameters([1.0, 1.0]))[:, None]
+    for _ in range(400):
+        rewards = (torch.rand(num_prompts, n, generator=generator) < p).double()
+        samples = ScoreSamples(rewards, (rewards - p)[..., None] * u[:, None], first.masses)
+        made = estimate_conflict(samples, [1, 2, 4, 64], draws=10)
+        values.append(made.inner_product)
+        errors.append(made.answer_error**2)
+    spread = np.array(values).var(axis=0)
+    ratio = np.array(errors).mean(axis=0)[:3] / spread[:3]
+    # It has the noise of the direction once too often, as every measured error here.
+    assert (ratio > 0.85).all()
+    assert (ratio < 1.25).all()
+    assert np.isnan(errors[0][3])
+
+
+def world_directions(world, samples):
+    """u of each prompt, from a score: (1 - p) u of a right answer, -p u of a wrong one."""
+    reward, score = samples.rewards[:, 0], samples.scores[:, 0]
+    sign = torch.tensor([1.0 if group == "hard" else -1.0 for group in world.groups])
+    kinds = sign.double()[:, None] * world.features
+    p = torch.sigmoid(kinds @ world.parameters([1.0, 1.0]))
+    expected = (reward[:, None] - p)[..., None] * kinds
+    return kinds[(expected - score[:, None]).norm(dim=-1).argmin(dim=1)]

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from passgrad.errors import UserError
 from passgrad.interference import conflict
 from passgrad.lm.models import load_model, save_model
 from passgrad.measurement import drawing
 from passgrad.measurement.run import default_ks, measure
+from passgrad.report import render_report
 from passgrad.report.measured import content_of
 from passgrad.tasks.base import Prompt, Task, exact_match
 from passgrad.worlds.language import LanguageWorld
@@ -98,8 +100,10 @@ def test_the_folder_has_tables_record_and_rollouts(made):
     assert [stage[:2] for stage in shown.stages] == [
         ["drawing completions", 72000],
         ["gradients and derivatives along them", 6],
+        ["parts of the model at k = 2", 1],
+        ["a step along the gradient of pass@2", 2],
     ]
-    assert all(done == total for _, total, done in shown.stages)
+    assert all(done == pytest.approx(total) for _, total, done in shown.stages)
     assert " distinct completions of 72000, " in shown.notes[0]
 
 
@@ -109,6 +113,45 @@ def test_the_report_shows_what_was_measured(made):
     assert [row.k for row in content.curve] == [1, 2, 4]
     assert {row.id for row in content.prompts} == {prompt.id for prompt in PROMPTS}
     assert content.prompts[0].right == "a"
+    total = sum(row.contribution for row in content.prompts)
+    assert total == pytest.approx(made[0].estimate.inner_product[1])
+    layers = sum(row.inner_product for row in content.layers if row.kind == "layer")
+    assert layers == pytest.approx(total)
+    assert [row.k for row in content.step] == [1, 2, 4]
+    assert content.step_verdict == made[0].record["step"]
+    assert any("optimiser" in text for text in content.not_measured)
+    page = render_report(content)
+    assert "What a step would do" in page
+
+
+def test_parts_and_step_can_be_left_out(place, tmp_path):
+    result = measure(place, TASK, out=tmp_path / "m", parts=False, step=False, **options())
+    assert (result.parts, result.step) == (None, None)
+    assert not (tmp_path / "m" / "parts.parquet").exists()
+    content = content_of(result)
+    assert any("which layers" in text for text in content.not_measured)
+    assert "What a step would do" not in render_report(content)
+
+
+def test_a_step_is_taken_and_adams_metric_read(place, tmp_path):
+    model, _ = load_model(place)
+    moments = {name: torch.full_like(p, 0.04) for name, p in model.named_parameters()}
+    save_file(moments, tmp_path / "adam.safetensors")
+    result = measure(
+        place, TASK, out=tmp_path / "m", adam=tmp_path / "adam.safetensors", verify_step=True,
+        step_size="points=20", ks=[1, 2], **options(samples=256),
+    )  # fmt: skip
+    frame = pd.read_parquet(tmp_path / "m" / "step.parquet")
+    assert np.isfinite(frame["realised_change"]).all()
+    assert "; it changed pass@1 by" in result.record["step"]
+    parts = pd.read_parquet(tmp_path / "m" / "parts.parquet")
+    whole = parts[parts["kind"] == "whole"].set_index("metric")["inner_product"]
+    assert len(whole) == 2
+    # All second moments alike: the metric is plain but for a factor.
+    assert whole.iloc[1] == pytest.approx(whole.iloc[0] / (0.2 + 1e-8), rel=1e-4)
+    assert len({row.metric for row in content_of(result).layers}) == 2
+    with pytest.raises(UserError, match="verified with prompts"):
+        measure(place, out=tmp_path / "n", rollouts=tmp_path / "x.parquet", verify_step=True)
 
 
 def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch):
@@ -271,15 +314,16 @@ def test_rollouts_from_elsewhere_give_the_same_numbers(made, place, tmp_path):
     path = tmp_path / "log.parquet"
     table = first.rollouts.table.select(["prompt_id", "prompt", "completion_ids", "reward"])
     pd.DataFrame(table.to_pylist()).rename(columns={"prompt_id": "id"}).to_parquet(path)
-    again = measure(place, out=tmp_path / "m", rollouts=path, ks=[1, 2, 4], reading="fixed")
+    short = {"reading": "fixed", "parts": False, "step": False}
+    again = measure(place, out=tmp_path / "m", rollouts=path, ks=[1, 2, 4], **short)
     np.testing.assert_allclose(again.estimate.inner_product, first.estimate.inner_product)
     assert again.record["settings"]["samples"] == 12000
     assert any("the log does not say temperature" in text for text in again.remarks)
     hot = tmp_path / "hot.parquet"
     pd.read_parquet(path).assign(temperature=0.7).to_parquet(hot)
-    warned = measure(place, out=tmp_path / "hot", rollouts=hot, ks=[1], reading="fixed")
+    warned = measure(place, out=tmp_path / "hot", rollouts=hot, ks=[1], **short)
     assert any("(temperature 0.7)" in text for text in warned.remarks)
-    assert warned.record["remarks"] == warned.remarks
+    assert warned.record["remarks"] == list(warned.remarks)
 
 
 def test_without_prompts_and_rollouts_there_is_nothing_to_measure(place, tmp_path):

@@ -1,0 +1,240 @@
+r"""The change of pass@k by a step that is taken: exactly in a world, from new samples of a model.
+
+Samples are paired over prompts: the same prompts, completions drawn at :math:`\theta` and, from
+weights that are moved, at :math:`\theta + \eta v`. Both are drawn anew. Those that v was made from
+say nothing: v is the direction in which just they look better. Those that the prediction was made
+from are independent of v, so that the change would be unbiased with them, but its error would not be
+independent of that of the prediction, and whoever takes a step because they look well is left with
+their luck. For "new" prompts only the prompts of half B are used, which v does not know.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from passgrad.errors import UserError
+from passgrad.lm.central import Displacement
+from passgrad.lm.models import is_adapter, load_tokenizer, resolve, save_model
+from passgrad.lm.passes import CompletionPasses
+from passgrad.lm.rollouts import Rollouts, Sampling
+from passgrad.lm.sampling import Engine
+from passgrad.measurement.bands import Array
+from passgrad.measurement.drawing import Drawing
+from passgrad.measurement.progress import Progress, Silent
+from passgrad.measurement.step import StepPrediction
+from passgrad.measurement.step_samples import ModelSteps
+from passgrad.objectives import PassAtK
+from passgrad.stats.intervals import Prompts
+from passgrad.stats.paired import paired_change
+from passgrad.tasks.base import Task
+from passgrad.worlds.base import World
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# Apart from the seed of the measurement and from each other, by more than there are blocks.
+_SEED_BEFORE, _SEED_AFTER = 1_000_000_007, 2_000_000_011
+
+
+@dataclass(frozen=True, eq=False)
+class RealisedStep:
+    """pass@k before and after a step, (K,); intervals of each k by itself, and for all at once."""
+
+    ks: Array
+    before: Array
+    after: Array
+    low: Array
+    high: Array
+    band_low: Array
+    band_high: Array
+    num_prompts: int
+    num_samples: int
+    """Completions a prompt, at either side."""
+
+    @property
+    def change(self) -> Array:
+        """After minus before."""
+        return self.after - self.before
+
+    def to_frame(self) -> DataFrame:
+        """One row a k."""
+        import pandas as pd
+
+        names = ("before", "after", "change", "low", "high", "band_low", "band_high")
+        return pd.DataFrame({"k": self.ks} | {name: getattr(self, name) for name in names})
+
+
+def realised_step(
+    world: World,
+    theta: Tensor | Sequence[float] | None,
+    vector: Tensor,
+    etas: Sequence[float],
+    ks: Sequence[int],
+) -> Tensor:
+    """J_k(theta + eta v) - J_k(theta) without sampling: (E, K), float64.
+
+    Differences of rates far below one are taken before they are averaged. Raises UserError for a
+    vector of another length or not finite.
+    """
+    origin = world.parameters(theta)
+    v = world.parameters(vector)
+    orders = [PassAtK(k) for k in ks]
+    start = world.success(origin)
+    before = torch.stack([f.value(start) for f in orders])
+    rows = []
+    for eta in etas:
+        rates = world.success(origin + eta * v)
+        rows.append((torch.stack([f.value(rates) for f in orders]) - before) @ world.masses)
+    return torch.stack(rows)
+
+
+def exact_derivatives(
+    world: World,
+    theta: Tensor | Sequence[float] | None,
+    vector: Tensor,
+    ks: Sequence[int],
+    *,
+    step: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""D_v J_k and D_v^2 J_k of a world, without sampling: (K,) each, float64.
+
+    :math:`p' = \langle \nabla p, v \rangle` exactly, and p'' as the difference of p' at theta +- h v
+    over 2 h, with h = ``step``; by default the h at which the largest log-rate changes by 10^-3
+    (10^-5 in float64), where it is right to about six digits (four in float32).
+    """  # noqa: E501
+    origin, v = world.parameters(theta), world.parameters(vector)
+    p = world.success(origin)
+    slope = world.jvp(origin, v[None])[0]
+    if step is None:
+        steepest = float((slope / p.clamp(min=1e-12)).abs().max())
+        step = (1e-5 if world.dtype == torch.float64 else 1e-2) / max(steepest, 1e-12)
+    ends = [world.jvp(origin + sign * step * v, v[None])[0] for sign in (1, -1)]
+    bend = (ends[0] - ends[1]) / (2 * step)
+    first, second = [], []
+    for k in ks:
+        weight = PassAtK(k).weight(p)
+        curvature = -k * (k - 1) * (1 - p) ** max(k - 2, 0)
+        first.append(world.masses @ (weight * slope))
+        second.append(world.masses @ (weight * bend + curvature * slope.square()))
+    return torch.stack(first), torch.stack(second)
+
+
+def verify_step(
+    prediction: StepPrediction,
+    steps: ModelSteps,
+    model: str | Path,
+    task: Task,
+    folder: Path,
+    *,
+    num_samples: int,
+    engine: Engine = "auto",
+    law: Sampling | None = None,
+    progress: Progress | None = None,
+) -> RealisedStep:
+    """Take the step that was predicted, and measure the changes from new samples.
+
+    :param steps: The samples that the prediction was made from; their model is moved for as long as
+        it takes to write the moved weights, and put back bit for bit.
+    :param model: The name or folder of that model.
+    :param task: The prompts of the measurement, in its order.
+    :param folder: Of the measurement. Completions are kept in ``step-.../``, a block at a time, and
+        the moved model beside them until they are all drawn.
+    :param num_samples: Completions a prompt, at either side; at least the largest k.
+    :raises UserError: For prompts that do not fit the measurement, masses that are not equal, too
+        few completions, an adapter, and all that sampling refuses.
+    """
+    made = prediction.derivatives
+    size = steps.rewards.shape[0]
+    if len(task.prompts) != size:
+        raise UserError(f"{len(task.prompts)} prompts are given for a measurement of {size}")
+    if num_samples < max(made.ks):
+        raise UserError(
+            f"{num_samples} completions do not show pass@{max(made.ks)}: draw at least as many as k"
+        )
+    if not torch.allclose(steps.masses, torch.full_like(steps.masses, 1 / size)):
+        raise UserError("a step is verified on prompts that count alike; give no masses")
+    show, base = progress or Silent(), law or Sampling()
+    some = replace(task, prompts=tuple(task.prompts[i] for i in made.prompts_used.tolist()))
+    here = folder / f"step-{prediction.along}-{prediction.eta:.6e}"
+    before = _drawn(
+        Drawing(
+            str(model), some, num_samples, engine,
+            replace(base, seed=base.seed + _SEED_BEFORE), here / "before",
+        ), show,
+    )  # fmt: skip
+    moved = here / "model"
+    drawing = Drawing(
+        str(moved), some, num_samples, engine,
+        replace(base, seed=base.seed + _SEED_AFTER), here / "after",
+    )  # fmt: skip
+    todo = [b for b in range(drawing.num_blocks) if not drawing.path(b).is_file()]
+    if todo and not (moved / "config.json").is_file():
+        vector = steps.vector(made.coefficients)
+        save_moved(steps.passes, vector, prediction.eta, model, moved)
+    after = _drawn(drawing, show)
+    shutil.rmtree(moved, ignore_errors=True)
+    return realised_from_counts(
+        before.num_correct, after.num_correct, num_samples, made.ks,
+        prompts=prediction.prompts, level=prediction.level,
+    )  # fmt: skip
+
+
+def realised_from_counts(
+    before: Array | Sequence[int],
+    after: Array | Sequence[int],
+    num_samples: int,
+    ks: Sequence[int],
+    *,
+    prompts: Prompts = "new",
+    level: float = 0.95,
+) -> RealisedStep:
+    """The changes of pass@k from the right answers to the same prompts, (P,) before and after."""
+    sizes = np.full(len(before), num_samples)
+    joint = paired_change(sizes, before, after, list(ks), level=level, prompts=prompts)
+    single = [
+        paired_change(sizes, before, after, [k], level=level, prompts=prompts) for k in joint.ks
+    ]
+    return RealisedStep(
+        ks=joint.ks.astype(np.float64),
+        before=joint.before,
+        after=joint.after,
+        low=np.concatenate([one.low for one in single]),
+        high=np.concatenate([one.high for one in single]),
+        band_low=joint.low,
+        band_high=joint.high,
+        num_prompts=len(sizes),
+        num_samples=num_samples,
+    )
+
+
+def save_moved(
+    passes: CompletionPasses, vector: Tensor, eta: float, model: str | Path, place: Path
+) -> Path:
+    """Write the model at theta + eta v as a folder that every engine reads; it is put back after.
+
+    :raises UserError: For an adapter, and weights in less than float32.
+    """
+    source = resolve(model)
+    if is_adapter(source):
+        raise UserError(
+            "the step of an adapter cannot be taken yet; merge it into the model and measure that, "
+            "or leave the verification out"
+        )
+    named = passes.layout.parameters(passes.model)
+    views = passes.layout.views(vector.to(passes.model.device))
+    with Displacement(named, views) as moved:
+        moved.to(eta)
+        return save_model(passes.model, load_tokenizer(source), place)
+
+
+def _drawn(drawing: Drawing, show: Progress) -> Rollouts:
+    drawing.draw(range(drawing.num_blocks), show)
+    return drawing.rollouts()
