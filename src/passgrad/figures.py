@@ -87,6 +87,8 @@ _STYLES: dict[str, Style] = {
     "log": Style("#7a3fb0", "#c79bf2", _LONG, "P"),
     "truncated log": Style("#a03a80", "#ee9bce", _DOTTED, "D"),
     "plug-in": Style("#5f6872", "#9aa4af", _LONG, "X"),
+    "cross-fit": Style("#0063a8", "#5cb8f0", "-", "D"),
+    "same-sample": Style("#a32020", "#ff8f86", _DASH_DOT, "v"),
     "pkpo": Style("#5f6872", "#9aa4af", _DOTTED, "x"),
     "pkpo-loo": Style("#7a4f2a", "#d9ae84", _DASH_DOT, "d"),
     "pkpo-loo1": Style("#0063a8", "#5cb8f0", "-", "o"),

@@ -16,8 +16,8 @@ MARKS = {"rollout_engines": (pytest.mark.slow, pytest.mark.model, pytest.mark.vl
 #: what takes a model of one's own: a tiny one goes the same way in less time
 WITH_MODEL = ("packed_logprobs", "measure_passes", "prompt_gram")
 NAMES = (
-    "advantages", "measure_passes", "packed_logprobs", "phase_diagram", "prompt_gram",
-    "rollout_engines",
+    "advantages", "conflict_free_step", "measure_passes", "packed_logprobs", "phase_diagram",
+    "prompt_gram", "rollout_engines",
 )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def estimates_by_method(
     fit = cross_fit(samples, orders, [1], estimator=chosen, split="completions", seed=seed)
     found = {"cross-fit": terms.curve(fit, "fixed")[fit.places(orders)].numpy()}
     for method in ("same-sample", "plug-in"):
-        found[method] = biased_conflict(samples, orders, method=method, estimator=chosen)  # type: ignore[arg-type]
+        found[method] = biased_conflict(samples, orders, method=method, estimator=chosen)
     return found
 
 

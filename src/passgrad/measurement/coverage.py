@@ -1,10 +1,10 @@
-"""How often the intervals hold the truth: measured in bandits, whose conflict is known exactly."""
+"""How often the intervals hold the truth: measured where it is known exactly."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator, get_estimator
-from passgrad.interference import conflict
+from passgrad.interference import Conflict, conflict
 from passgrad.measurement import influence as terms
+from passgrad.measurement.answers import AnswerLaw
 from passgrad.measurement.bands import Array, band, intervals, standard_error, threshold_interval
 from passgrad.measurement.crossfit import Split, cross_fit
-from passgrad.measurement.samples import sample_bandit
+from passgrad.measurement.samples import SampledGradients, sample_bandit
 from passgrad.stats.binomial import success_interval
 from passgrad.stats.intervals import Prompts, check_prompts
 from passgrad.worlds.bandit import Bandit
@@ -24,10 +25,13 @@ from passgrad.worlds.bandit import Bandit
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Makes so many independent samples, in an axis in front, from a seed.
+Draw = Callable[[int, int], SampledGradients]
+
 
 def simulate_conflict_coverage(
-    world: Bandit,
-    theta: Tensor | Sequence[float],
+    world: Bandit | AnswerLaw,
+    theta: Tensor | Sequence[float] | None,
     num_samples: int,
     ks: Sequence[int],
     *,
@@ -43,33 +47,67 @@ def simulate_conflict_coverage(
 ) -> pd.DataFrame:
     """The share of replications whose intervals hold <grad J_k, grad J_1>, one row a target.
 
-    For "new" prompts, ``num_prompts`` of them are drawn from the world's masses in each
-    replication, and the truth is that of the whole world; for "fixed" ones the world's own prompts
-    are asked ``num_samples`` times in each, and the truth is theirs. Rows: each k by
-    itself, "band" (all k at once), "threshold" (its interval). Columns: target, truth, mean and
-    spread (standard deviation) of the estimates, error_ratio (the mean standard error over the
-    spread), coverage with its exact 95 % interval (low, high), and how often the truth lies below
-    and above. Raises UserError as :func:`passgrad.measurement.estimate_conflict`.
+    ``world`` is a bandit at ``theta``, or a law of answers (:mod:`passgrad.measurement.answers`),
+    which is at one theta already. For "new" prompts, ``num_prompts`` of them are drawn from the
+    world's masses in each replication, and the truth is that of the whole world; for "fixed" ones
+    the world's own prompts are asked ``num_samples`` times in each, and the truth is theirs. The
+    columns are those of :func:`conflict_coverage`. Raises UserError as
+    :func:`passgrad.measurement.estimate_conflict`.
     """
     check_prompts(prompts)
     if (prompts == "new") != (num_prompts is not None):
         raise UserError("num_prompts is needed for new prompts, and none is drawn for fixed ones")
+
+    def draw(count: int, number: int) -> SampledGradients:
+        options: dict[str, Any] = {
+            "num_prompts": num_prompts,
+            "replications": count,
+            "seed": number,
+        }
+        if isinstance(world, AnswerLaw):
+            return world.sample(num_samples, **options)
+        return sample_bandit(world, _given(theta), num_samples, **options)
+
+    orders = sorted(set(ks))
+    exact = (
+        world.conflict(orders)
+        if isinstance(world, AnswerLaw)
+        else conflict(world, _given(theta), orders)
+    )
+    return conflict_coverage(
+        draw, exact, prompts=prompts, split=split, estimator=estimator, replications=replications,
+        level=level, seed=seed, draws=draws, block=block,
+    )  # fmt: skip
+
+
+def conflict_coverage(
+    draw: Draw,
+    exact: Conflict,
+    *,
+    prompts: Prompts,
+    split: Split | None = None,
+    estimator: str | Estimator = "pkpo-loo1",
+    replications: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    draws: int = 4000,
+    block: int = 250,
+) -> pd.DataFrame:
+    """The share of replications whose intervals hold the exact products, at the orders of those.
+
+    Rows: each k by itself, "band" (all k at once), "threshold" (its interval). Columns: target,
+    truth, mean and spread (standard deviation) of the estimates, error_ratio (the root of the mean
+    estimated variance over the spread), coverage with its exact 95 % interval (low, high), and how
+    often the truth lies below and above. ``draw(count, seed)`` makes ``count`` replications of a
+    sample; ``block`` are held at once.
+    """
     split = split or ("completions" if prompts == "fixed" else "prompts")
     chosen = get_estimator(estimator)
-    orders = sorted(set(ks))
-    exact = conflict(world, theta, orders)
-    truth, threshold = exact.inner_product.numpy(), exact.threshold
+    orders = [int(k) for k in exact.ks]
     own = prompts == "new" and split == "completions"
     parts: list[tuple[Array, ...]] = []
     for start in range(0, replications, block):
-        samples = sample_bandit(
-            world,
-            theta,
-            num_samples,
-            num_prompts=num_prompts,
-            replications=min(block, replications - start),
-            seed=seed + start,
-        )
+        samples = draw(min(block, replications - start), seed + start)
         fit = cross_fit(samples, orders, orders, estimator=chosen, split=split, own=own, seed=seed)
         rows = [fit.reported.index(k) for k in orders]
         estimate = terms.curve(fit, prompts)[fit.places(orders)].numpy()
@@ -77,23 +115,35 @@ def simulate_conflict_coverage(
         single = intervals(estimate, e, level)
         joint = band(estimate, e, level, seed=seed, draws=draws)[:2]
         parts.append((estimate, standard_error(e), *single, *joint))
-    estimate, error, low, high, band_low, band_high = (
-        np.concatenate(pieces, axis=1) for pieces in zip(*parts, strict=True)
-    )
-    centre = truth[:, None]
+    found = (np.concatenate(pieces, axis=1) for pieces in zip(*parts, strict=True))
+    return coverage_table(exact, *found)
+
+
+def coverage_table(
+    exact: Conflict,
+    estimate: Array,
+    error: Array,
+    low: Array,
+    high: Array,
+    band_low: Array,
+    band_high: Array,
+) -> pd.DataFrame:
+    """The table of :func:`conflict_coverage` from estimates, errors and ends, (K, R) each."""
+    truth, threshold = exact.inner_product.numpy(), exact.threshold
+    centre, orders = truth[:, None], [int(k) for k in exact.ks]
     result = [
         {
             "target": f"k = {k}",
             "truth": truth[row],
             "mean": estimate[row].mean(),
             "spread": estimate[row].std(),
-            "error_ratio": error[row].mean() / estimate[row].std(),
+            "error_ratio": np.sqrt((error[row] ** 2).mean()) / estimate[row].std(),
             **_coverage(low[row] <= truth[row], truth[row] <= high[row]),
         }
         for row, k in enumerate(orders)
     ]
     inside = ((band_low <= centre).all(axis=0), (centre <= band_high).all(axis=0))
-    result.append({"target": "band", **_coverage(*inside)})
+    result.append({"target": "band", **_coverage(np.asarray(inside[0]), np.asarray(inside[1]))})
     ends = np.array(
         [threshold_interval(orders, *ends) for ends in zip(band_low.T, band_high.T, strict=True)]
     )
@@ -101,6 +151,12 @@ def simulate_conflict_coverage(
     held = (ends[:, 0] <= first, first <= ends[:, 1])
     result.append({"target": "threshold", "truth": threshold, **_coverage(*held)})
     return _frame(result)
+
+
+def _given(theta: Tensor | Sequence[float] | None) -> Tensor | Sequence[float]:
+    if theta is None:
+        raise UserError("a bandit has no weights of its own: give theta")
+    return theta
 
 
 def _coverage(reached: NDArray[np.bool_], not_passed: NDArray[np.bool_]) -> dict[str, float]:

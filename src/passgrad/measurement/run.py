@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -125,8 +126,9 @@ def measure(
         negative one; about four more passes.
     :param adam: A safetensors file with Adam's second moments
         (:func:`passgrad.measurement.metric.read_adam_metric`): the parts in its metric too.
-    :param step, step_size: Whether the change by a step along that order's gradient is predicted,
-        and how long the step is (:class:`passgrad.measurement.step.StepSize`).
+    :param step, step_size: Whether the change by a step is predicted, along the gradient of the
+        order with the most negative product among those with samples enough for a direction, and
+        how long the step is (:class:`passgrad.measurement.step.StepSize`).
     :param verify_step: Take the step, and draw as many completions again before and after it.
     :param token_budget: Tokens a packed row; less takes less memory.
     :param resume: Go on with what ``out`` holds. Completions and passes that are there are not
@@ -203,10 +205,12 @@ def measure(
             stepped = None
             if step or verify_step:
                 steps = ModelSteps(passes, folder.passes, show.advance)
-                show.stage(f"a step along the gradient of pass@{chosen}", 2)
+                # Half of the completions of a half: beyond it a direction rests on a few of them.
+                along = chosen_order(estimate, n // 4 if reading == "fixed" else n // 2)
+                show.stage(f"a step along the gradient of pass@{along}", 2)
                 try:
                     stepped = predict_step(
-                        steps, chosen, orders, size=size, prompts=reading, estimator=estimator,
+                        steps, along, orders, size=size, prompts=reading, estimator=estimator,
                         level=level, seed=seed,
                     )  # fmt: skip
                 except UserError as error:
@@ -228,14 +232,16 @@ def measure(
     return Measurement(estimate, by_part, stepped, drawn, found, record, folder.path)
 
 
-def chosen_order(estimate: ConflictEstimate) -> int:
+def chosen_order(estimate: ConflictEstimate, largest: float = math.inf) -> int:
     """The order whose parts and step are of interest: that with the most negative product, in
-    units of its standard error; not 1 where there is another.
+    units of its standard error; not 1 where there is another. At most ``largest``, if there is one.
     """
     error = torch.as_tensor(estimate.standard_error)
     ratio = torch.as_tensor(estimate.inner_product) / error.where(error > 0, torch.inf)
-    if len(ratio) > 1:
-        ratio[torch.as_tensor(estimate.ks) == 1] = torch.inf
+    ks = torch.as_tensor(estimate.ks)
+    ratio[ks > max(largest, float(ks[0]))] = torch.inf
+    if ratio.isfinite().sum() > 1:
+        ratio[ks == 1] = torch.inf
     return int(estimate.ks[int(ratio.argmin())])
 
 

@@ -66,7 +66,7 @@ def _draw(
     device = model.device
     start = model(input_ids=torch.tensor([one.prefix], device=device), use_cache=True)
     answers: list[tuple[int, ...]] = [()] * count
-    laws = {(): start.logits[0, -1]}
+    laws: dict[tuple[int, ...], Tensor] = {(): start.logits[0, -1]}
     for length in range(longest):
         by_beginning: dict[tuple[int, ...], list[int]] = {}
         for i, answer in enumerate(answers):

@@ -32,7 +32,7 @@ class StoredPasses:
     def __init__(
         self,
         passes: CompletionPasses,
-        folder: Path,
+        folder: Path | None,
         done: Callable[[float], None] | None = None,
         group: Processes | None = None,
     ) -> None:

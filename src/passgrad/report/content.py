@@ -81,7 +81,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class StepRow:
-    """The change of pass@k at one k by a step along grad J_k of the chosen k, in [-1, 1].
+    """The change of pass@k at one k by a step along the gradient of ``step_k``, in [-1, 1].
 
     ``total`` is the sum of the first and the second order, with its interval. ``realised`` is what
     the step did where it was taken; nan where it was not.
@@ -129,6 +129,8 @@ class ReportContent:
     """(k, inner product) at every k that has an estimate without interval; joins the points."""
     layers: Sequence[LayerRow] = ()
     step: Sequence[StepRow] = ()
+    step_k: float = NAN
+    """The order whose gradient the step goes along."""
     step_verdict: str = ""
     """One sentence about the step."""
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -31,7 +31,7 @@ _PARTS = "The parts of the model: how much of the product lies in which layers."
 
 
 def content_of(measurement: Measurement) -> ReportContent:
-    """What the report of a measurement shows; parts and step are those of its chosen order."""
+    """What the report of a measurement shows; the parts are those of its chosen order."""
     estimate, record = measurement.estimate, measurement.record
     curve = [
         CurveRow(**{name: float(row[name]) for name in CurveRow.__dataclass_fields__})
@@ -49,6 +49,7 @@ def content_of(measurement: Measurement) -> ReportContent:
         line=[(float(k), float(y)) for k, y in zip(estimate.curve_ks, estimate.curve, strict=True)],
         layers=_layers(measurement.parts),
         step=_steps(step),
+        step_k=float("nan") if step is None else float(step.along),
         step_verdict="" if step is None else step.verdict,
         settings=_flat(
             {
