@@ -1,0 +1,109 @@
+r"""Training of pass@k in TRL, and updates that keep pass@1.
+
+TRL trains what its loss and its advantages make of the rewards. The trainers here are TRL's own
+with the advantages of an unbiased estimator of pass@k in place, for any k up to the number of
+completions of a prompt, and they refuse settings that would make it another objective. Twenty
+lines, on a processor:
+
+.. code-block:: python
+
+    import passgrad as pg
+    from trl import GRPOConfig
+    from passgrad.tasks.conventions import conventions
+    from passgrad.trl import ConflictCallback, ConflictFree, PassKGRPOTrainer
+    from passgrad.trl import end_at_stop, task_dataset, task_reward
+
+    model, tokenizer = pg.load_model("smollm2-135m")
+    task = conventions()
+    end_at_stop(model, tokenizer, task)
+    args = GRPOConfig(
+        "runs/conventions", loss_type="dr_grpo", scale_rewards="none", max_grad_norm=1e9,
+        num_generations=8, per_device_train_batch_size=16, max_completion_length=4,
+        learning_rate=1e-6, lr_scheduler_type="constant", max_steps=100, logging_steps=1,
+        gradient_checkpointing=False, bf16=False, use_cpu=True, report_to="none",
+    )
+    trainer = PassKGRPOTrainer(
+        model, task_reward(task), args, task_dataset(task), processing_class=tokenizer,
+        k=ConflictFree(4, "pcgrad"), callbacks=[ConflictCallback(every=5)],
+    )
+    trainer.train()
+
+``k=8`` ascends pass@8; ``{1: 0.5, 8: 0.5}`` a mixture; :class:`AnnealedK` goes from 8 to 1,
+:class:`AdaptiveK` follows the measured conflict, and :class:`ConflictFree` mixes pass@1 and pass@k
+so that neither falls, to first order and as measured. A reward is any function that TRL takes, of
+0 and 1 or graded.
+
+*Adapters*: ``peft_config=`` as in TRL. *Several processes*: ``torchrun`` or ``accelerate launch``;
+groups may lie on several of them. In-step measurement wants whole parameters on each process (DDP)
+and refuses FSDP and DeepSpeed, where plain pass@k is a matter of rewards and advantages alone.
+*vLLM* on GPUs is TRL's own, by configuration: ``use_vllm=True`` with ``vllm_mode="colocate"`` on
+one node or ``"server"``, and in ``GRPOConfig`` also ``vllm_importance_sampling_correction=False``,
+as the correction drops completions. The tests run adapters and two processes on a CPU; FSDP,
+DeepSpeed and vLLM within the trainer are untested.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from passgrad.errors import UserError
+
+_HOMES = {
+    "PassKMixin": "trainers",
+    "PassKGRPOTrainer": "trainers",
+    "PassKRLOOTrainer": "trainers",
+    "ConflictCallback": "callback",
+    "ConflictFree": "conflict_free",
+    "AdaptiveK": "schedules",
+    "AnnealedK": "schedules",
+    "FixedK": "schedules",
+    "register_verl": "adapters",
+    "register_rllm": "adapters",
+    "task_dataset": "tasks",
+    "task_reward": "tasks",
+    "end_at_stop": "tasks",
+}
+
+__all__ = [
+    "PassKGRPOTrainer",
+    "PassKRLOOTrainer",
+    "PassKMixin",
+    "ConflictFree",
+    "ConflictCallback",
+    "FixedK",
+    "AnnealedK",
+    "AdaptiveK",
+    "register_verl",
+    "register_rllm",
+    "task_dataset",
+    "task_reward",
+    "end_at_stop",
+]
+
+if TYPE_CHECKING:
+    from passgrad.trl.adapters import register_rllm, register_verl
+    from passgrad.trl.callback import ConflictCallback
+    from passgrad.trl.conflict_free import ConflictFree
+    from passgrad.trl.schedules import AdaptiveK, AnnealedK, FixedK
+    from passgrad.trl.tasks import end_at_stop, task_dataset, task_reward
+    from passgrad.trl.trainers import PassKGRPOTrainer, PassKMixin, PassKRLOOTrainer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'passgrad.trl' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(f"passgrad.trl.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("trl", "transformers", "accelerate", "datasets"):
+            raise UserError(
+                f"{name} needs {error.name}: install passgrad with the extra [train]"
+            ) from error
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
