@@ -13,6 +13,8 @@ PROFILE ?= cpu
 GSM8K ?=
 # Arguments for pytest: make test ARGS="-k toy"
 ARGS ?=
+# Processes for pytest: make test JOBS=4
+JOBS ?=
 
 .PHONY: help env model book test lint types floors pytest doctor run results figures lock clean
 
@@ -73,4 +75,4 @@ floors: env ## import-linter: no module imports one of a higher floor
 	$(BIN)/lint-imports
 
 pytest: env model ## The tests alone: make pytest ARGS="-k toy"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(if $(JOBS),-n $(JOBS) --dist loadfile) $(ARGS)
