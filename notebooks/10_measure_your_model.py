@@ -248,7 +248,7 @@ figures.show(draw, alt=alt, data=layers[names], size=(6, 3.2))
 
 # %%
 step = tables["step"]
-step[["k", "eta", "first", "second", "total", "low", "high"]].round(4)
+step[["k", "first", "second", "total", "low", "high"]].round(4)
 
 # %% [markdown]
 # ## The report
@@ -260,8 +260,8 @@ step[["k", "eta", "first", "second", "total", "low", "high"]].round(4)
 page = (folder / "out" / "report.html").read_text(encoding="utf-8")
 quoted = page.replace("&", "&amp;").replace('"', "&quot;")
 HTML(
-    f'<iframe srcdoc="{quoted}" title="The report of this measurement" '
-    'style="width: 100%; height: 42rem; border: 1px solid #8888"></iframe>'
+    f'<div><iframe srcdoc="{quoted}" title="The report of this measurement" '
+    'style="width: 100%; height: 42rem; border: 1px solid #8888"></iframe></div>'
 )
 
 # %% [markdown]

@@ -203,6 +203,8 @@ def estimate_parts(
     scale = norms[:, rows] * norms[:, :1]
     positive = (norms[:, rows] > 0) & (norms[:, :1] > 0)
     cosine = inner / np.sqrt(np.where(positive, scale, np.nan))
+    # A ratio of estimates beyond one says that the norms are not known.
+    cosine[np.abs(cosine) > 1 + 1e-9] = np.nan
     unknown = ~np.isfinite(inner)
     low[unknown] = high[unknown] = np.nan
     return PartsEstimate(
