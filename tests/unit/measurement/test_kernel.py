@@ -12,7 +12,7 @@ from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import OwnProducts, ScoreSamples, estimate_conflict, sample_bandit
 from passgrad.measurement.crossfit import order_advantages
 from passgrad.measurement.kernel import StoredProducts, conflict_of_halves, conflict_of_kernel
-from passgrad.measurement.planning import bandit_model
+from passgrad.measurement.planning_models import bandit_model
 from passgrad.worlds.bandit import TwoPointBandit
 
 PROMPTS = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 7], [9, 8, 7]]
