@@ -13,8 +13,8 @@ PROFILE ?= cpu
 GSM8K ?=
 # Arguments for pytest: make test ARGS="-k toy"
 ARGS ?=
-# Processes for pytest: make test JOBS=4
-JOBS ?=
+# Processes for pytest, a thread each; empty: one process with all threads
+JOBS ?= 2
 
 .PHONY: help env model book test lint types floors pytest doctor run results figures lock clean
 
@@ -75,4 +75,4 @@ floors: env ## import-linter: no module imports one of a higher floor
 	$(BIN)/lint-imports
 
 pytest: env model ## The tests alone: make pytest ARGS="-k toy"
-	$(BIN)/python -m pytest $(if $(JOBS),-n $(JOBS) --dist loadfile) $(ARGS)
+	$(if $(JOBS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest $(if $(JOBS),-n $(JOBS) --dist loadfile) $(ARGS)
