@@ -6,7 +6,7 @@ A block is a start of the engine: what a kill loses, and what one process of sev
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,17 @@ class Drawing:
         """Where a block is kept."""
         return self.folder / f"part-{block:05d}.parquet"
 
-    def draw(self, blocks: Iterable[int], progress: Progress) -> None:
-        """Draw those of these blocks that are not there."""
-        todo = [block for block in blocks if not self.path(block).is_file()]
-        if not todo:
+    def missing(self) -> list[int]:
+        """The blocks that are not there yet."""
+        return [block for block in range(self.num_blocks) if not self.path(block).is_file()]
+
+    def draw(self, blocks: Sequence[int], progress: Progress) -> None:
+        """Draw these blocks."""
+        if not blocks:
             return
-        sizes = [len(self._prompts(block)) * self.num_samples for block in todo]
+        sizes = [len(self._prompts(block)) * self.num_samples for block in blocks]
         progress.stage("drawing completions", sum(sizes))
-        for block, size in zip(todo, sizes, strict=True):
+        for block, size in zip(blocks, sizes, strict=True):
             self._draw(block)
             progress.advance(size)
 

@@ -276,9 +276,7 @@ def _draw(drawing: Drawing, show: Progress, group: Processes) -> None:
         group.together(limit=_DRAWING),
         explained(drawing.folder.parent, "lower max_new_tokens, or take another engine"),
     ):
-        missing = group.from_main(
-            lambda: [b for b in range(drawing.num_blocks) if not drawing.path(b).is_file()]
-        )
+        missing = group.from_main(drawing.missing)
         judge = drawing.task.verify
         # A function that cannot be imported is not found after an hour of drawing.
         with judge if isinstance(judge, Verifier) else nullcontext():

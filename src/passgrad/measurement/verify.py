@@ -175,8 +175,7 @@ def verify_step(
         str(moved), some, num_samples, engine,
         replace(base, seed=base.seed + _SEED_AFTER), here / "after",
     )  # fmt: skip
-    todo = [b for b in range(drawing.num_blocks) if not drawing.path(b).is_file()]
-    if todo and not (moved / "config.json").is_file():
+    if drawing.missing() and not (moved / "config.json").is_file():
         vector = steps.vector(made.coefficients)
         save_moved(steps.passes, vector, prediction.eta, model, moved)
     after = _drawn(drawing, show)
@@ -236,5 +235,5 @@ def save_moved(
 
 
 def _drawn(drawing: Drawing, show: Progress) -> Rollouts:
-    drawing.draw(range(drawing.num_blocks), show)
+    drawing.draw(drawing.missing(), show)
     return drawing.rollouts()

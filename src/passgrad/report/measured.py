@@ -37,12 +37,12 @@ def content_of(measurement: Measurement) -> ReportContent:
         CurveRow(**{name: float(row[name]) for name in CurveRow.__dataclass_fields__})
         for row in estimate.to_frame().to_dict("records")
     ]
-    step = measurement.step
+    step, chosen = measurement.step, chosen_order(estimate)
     return ReportContent(
         verdict=estimate.verdict,
         curve=curve,
-        prompts=_prompts(measurement.rollouts, estimate),
-        chosen_k=float(chosen_order(estimate)),
+        prompts=_prompts(measurement.rollouts, estimate, chosen),
+        chosen_k=float(chosen),
         threshold=Threshold(
             float(estimate.threshold), float(estimate.threshold_low), float(estimate.threshold_high)
         ),
@@ -107,7 +107,7 @@ def _steps(step: StepPrediction | None) -> list[StepRow]:
     return rows
 
 
-def _prompts(rollouts: Rollouts, estimate: ConflictEstimate) -> list[PromptRow]:
+def _prompts(rollouts: Rollouts, estimate: ConflictEstimate, chosen: int) -> list[PromptRow]:
     texts: dict[str, tuple[str, str]] = {}
     examples: dict[tuple[str, bool], str] = {}
     columns = ("prompt_id", "prompt", "group", "completion", "reward")
@@ -134,7 +134,7 @@ def _prompts(rollouts: Rollouts, estimate: ConflictEstimate) -> list[PromptRow]:
             rollouts.num_correct,
             estimate.agreement,
             estimate.agreement_error,
-            estimate.contribution[estimate.ks.tolist().index(chosen_order(estimate))],
+            estimate.contribution[estimate.ks.tolist().index(chosen)],
             strict=True,
         )
     ]
