@@ -74,12 +74,15 @@ class _Sum:
         self.rounding = (16 + math.sqrt(len(rates))) * np.finfo(np.float64).eps
 
     def horizon(self) -> float:
-        """A t beyond which the sign is that of the first term."""
+        """A t at and beyond which the first term is twice all of opposite sign together.
+
+        The factor keeps every root well inside, where rounding does not hide on which side it lies.
+        """
         first = self.coefficients[0]
         others = self.coefficients * first < 0
         sizes, rates = np.abs(self.coefficients[others]), self.rates[others]
         t = 1 / self.rates[-1]
-        while np.exp(-rates * t) @ sizes >= abs(first):
+        while 2 * (np.exp(-rates * t) @ sizes) >= abs(first):
             t *= 2
         return float(t)
 

@@ -27,8 +27,7 @@ def from_roots(roots):
     return np.arange(len(coefficients), dtype=float), coefficients
 
 
-# The same examples in every run, as one in many thousands meets the defect below.
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None)
 @given(
     gaps=st.lists(st.floats(0.05, 2), min_size=1, max_size=5),
     shift=st.floats(0, 3),
@@ -41,7 +40,6 @@ def test_known_roots_are_found(gaps, shift, scale):
     np.testing.assert_allclose(found / scale, roots, rtol=1e-6)
 
 
-@pytest.mark.xfail(reason="a root within rounding of the horizon, a power of two, is missed")
 def test_a_root_at_the_horizon_is_found():
     rates, coefficients = from_roots([np.nextafter(2.0, 0.0)])
     np.testing.assert_allclose(sign_change_points(rates, coefficients, math.inf), [2.0])

@@ -8,17 +8,18 @@ that a model that does not heed the letter can only be right on one family at a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.tasks.base import Prompt
+from passgrad.worlds.character_llama import character_llama, character_tokenizer
 from passgrad.worlds.fixed_length import FixedLengthWorld
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
 STOP = "\n"
 _DIGITS = "0123456789"
@@ -67,9 +68,19 @@ def opposite_signs_world(
         for x, y in (pairs[i] for i in chosen)
     ]
     shares = torch.tensor([1 - hard_fraction, hard_fraction], dtype=torch.float64)
-    tokenizer = _tokenizer()
+    tokenizer = character_tokenizer([*_DIGITS, *_FAMILIES.values(), *"+-=", STOP])
+    model = character_llama(
+        len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_heads=4,
+        num_layers=num_layers,
+        positions=16,
+        spread=0.05,
+        seed=seed,
+    )
     world = FixedLengthWorld(
-        _model(len(tokenizer), hidden_size, num_layers, seed),
+        model,
         tokenizer,
         prompts,
         stop=STOP,
@@ -107,39 +118,3 @@ def _warm_up(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character."""
-    from tokenizers import Tokenizer, decoders
-    from tokenizers.models import BPE
-    from transformers import PreTrainedTokenizerFast
-
-    words = ["<end>", *_DIGITS, *_FAMILIES.values(), *"+-=", STOP]
-    backend = Tokenizer(BPE({word: place for place, word in enumerate(words)}, []))
-    backend.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
-
-
-def _model(num_tokens: int, hidden_size: int, num_layers: int, seed: int) -> PreTrainedModel:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=num_tokens,
-        hidden_size=hidden_size,
-        intermediate_size=3 * hidden_size,
-        num_hidden_layers=num_layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=hidden_size // 4,
-        max_position_embeddings=16,
-        initializer_range=0.05,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: Any = LlamaForCausalLM(config)
-    return model  # type: ignore[no-any-return]

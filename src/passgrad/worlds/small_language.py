@@ -14,10 +14,11 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.tasks.base import Prompt
+from passgrad.worlds.character_llama import character_llama, character_tokenizer
 from passgrad.worlds.language import LanguageWorld
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel
 
 STOP = "\n"
 #: The letter before a sum names the convention: plain, or with one added.
@@ -43,7 +44,7 @@ def small_language_world(
     """
     if not 2 <= base <= 10:
         raise UserError(f"base must lie between 2 and 10, got {base}")
-    tokenizer = _tokenizer("0123456789"[:base] + "".join(CONVENTIONS) + "+=" + STOP)
+    tokenizer = character_tokenizer("0123456789"[:base] + "".join(CONVENTIONS) + "+=" + STOP)
     model = _model(len(tokenizer), seed)
     prompts = [
         Prompt("", f"{name}{x}+{y}=", str((x + y + shift) % base), name, f"{name}{x}+{y}")
@@ -72,39 +73,17 @@ def _train(world: LanguageWorld, steps: int, learning_rate: float) -> None:
     optimiser.zero_grad(set_to_none=True)
 
 
-def _tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
-    """One token a character."""
-    from tokenizers import Tokenizer, decoders
-    from tokenizers.models import BPE
-    from transformers import PreTrainedTokenizerFast
-
-    words = ["<end>", *alphabet]
-    backend = Tokenizer(BPE({word: place for place, word in enumerate(words)}, []))
-    backend.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
-
-
 def _model(num_tokens: int, seed: int) -> PreTrainedModel:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=num_tokens,
+    model: Any = character_llama(
+        num_tokens,
         hidden_size=16,
         intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
+        num_heads=2,
+        num_layers=2,
+        positions=64,
+        spread=0.2,
+        seed=seed,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: Any = LlamaForCausalLM(config)
     model.double().eval()
     # An embedding leaves its padding token out of backward passes, though not out of forward mode;
     # here that token is one like any other.
