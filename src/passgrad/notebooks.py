@@ -31,7 +31,7 @@ import yaml
 from passgrad import paths, provenance
 from passgrad.errors import UserError
 from passgrad.files import write_atomic
-from passgrad.results import PROFILE_VARIABLE, manifest_path
+from passgrad.results import NOTEBOOK_VARIABLE, PROFILE_VARIABLE, manifest_path
 
 Profile = Literal["smoke", "cpu", "gpu"]
 
@@ -467,6 +467,7 @@ def _execute(
     partial = failed.with_name(f".{path.stem}.{os.getpid()}.part.ipynb")
     variables = {
         PROFILE_VARIABLE: profile or "cpu",
+        NOTEBOOK_VARIABLE: paths.relative(path),
         # ipykernel would write a remark about frozen modules to the first cell's output.
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         # tqdm asks for ipywidgets, and its remark has a path of this machine in it.

@@ -29,6 +29,8 @@ SCHEMA = 1
 
 #: names the profile that a notebook runs in, set by :func:`passgrad.notebooks.run_notebook`
 PROFILE_VARIABLE = "PASSGRAD_PROFILE"
+#: names the notebook that runs, such as ``notebooks/04_toy.py``, set likewise
+NOTEBOOK_VARIABLE = "PASSGRAD_NOTEBOOK"
 
 
 @dataclass(frozen=True)
@@ -327,6 +329,7 @@ def cached(
         "experiment": experiment,
         "name": name,
         "profile": profile,
+        "notebook": os.environ.get(NOTEBOOK_VARIABLE),
         "parameters": plain,
         "wall_seconds": round(time.perf_counter() - start, 3),
     }
