@@ -92,7 +92,9 @@ def measure(
     verify_step: Annotated[
         bool,
         typer.Option(
-            "--verify-step", help="Take the step, and draw as many completions before and after it."
+            "--verify-step",
+            help="Take the step, and draw as many completions before and after it; not with a "
+            "server.",
         ),
     ] = False,
     token_budget: Annotated[

@@ -152,6 +152,11 @@ def measure(
                 "a step is verified with prompts and in one process: give prompts, "
                 "and go on with resume without torchrun"
             )
+        if verify_step and engine == "server":
+            raise UserError(
+                "a step cannot be verified with a server, which holds the weights before it; "
+                "leave --verify-step out, or take the engine vllm or transformers"
+            )
         task = None
         if prompts is not None:
             task = as_task(
@@ -188,7 +193,9 @@ def measure(
         if drawn is None:
             assert task is not None
             drawing = Drawing(str(model), task, n, engine, law, folder.rollouts, base_url)
-            _draw(drawing, show, group)
+            if engine == "server":
+                _first_block(model, drawing, show, group)
+            _draw(drawing, show, group, drawing.missing)
             drawn, incidents = drawing.rollouts(), drawing.incidents()
         with explained(folder.path, f"lower token_budget (now {token_budget})"):
             passes, compared = _passes(model, drawn, doubts, show, group, token_budget)
@@ -270,13 +277,36 @@ def _heard(doubts: list[str], lead: str = "") -> Iterator[None]:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
-def _draw(drawing: Drawing, show: Progress, group: Processes) -> None:
-    """Draw what is missing, each process its share of the blocks."""
+def _first_block(
+    model: str | Path, drawing: Drawing, show: Progress, group: Processes
+) -> None:  # fmt: skip
+    """Draw one block, and refuse a server that has another model before it is asked for the rest.
+    Doubts that do not refuse it are heard when all completions are there.
+    """
+    missing = group.from_main(drawing.missing)
+    if 0 not in missing or len(missing) == 1:
+        return
+    _draw(drawing, show, group, lambda: [0])
+
+    def compare() -> None:
+        loaded, tokenizer = load_model(model)
+        loaded.to(group.device)  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SamplingLawWarning)
+            check_same_law(loaded, Rollouts.read(drawing.path(0)), tokenizer)
+
+    group.from_main(compare)
+
+
+def _draw(
+    drawing: Drawing, show: Progress, group: Processes, wanted: Callable[[], list[int]]
+) -> None:
+    """Draw these blocks, each process its share of them."""
     with (
         group.together(limit=_DRAWING),
         explained(drawing.folder.parent, "lower max_new_tokens, or take another engine"),
     ):
-        missing = group.from_main(drawing.missing)
+        missing = group.from_main(wanted)
         judge = drawing.task.verify
         # A function that cannot be imported is not found after an hour of drawing.
         with judge if isinstance(judge, Verifier) else nullcontext():

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from passgrad.errors import UserError
 from passgrad.interference import conflict
 from passgrad.lm.models import load_model, save_model
+from passgrad.lm.rollouts import Rollouts
 from passgrad.measurement import drawing
 from passgrad.measurement.run import default_ks, measure
 from passgrad.report import render_report
@@ -240,6 +242,44 @@ def test_refusals(place, tmp_path, changes, message):
         measure(place, TASK, out=tmp_path / "m", **options(**changes))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "m").exists()  # said before anything was sampled
+
+
+def test_a_server_cannot_verify_a_step(place, tmp_path):
+    with pytest.raises(UserError, match="cannot be verified with a server"):
+        measure(place, TASK, out=tmp_path / "m", **options(engine="server", verify_step=True))
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_server_with_another_model_is_asked_for_one_block(
+    place, tmp_path, monkeypatch, make_tokenizer, tiny_model, same
+):
+    other = tmp_path / "other"
+    tokenizer = make_tokenizer("ab=\n")
+    save_model(tiny_model(tokenizer=tokenizer, dtype="float32", seed=7), tokenizer, other)
+    original, asked = drawing.sample, []
+
+    def serve(model, task, *, num_samples, engine, settings, base_url):
+        """Completions of what is served, as a server returns them: no word on the engine's own."""
+        asked.append(len(task.prompts))
+        served = model if same else str(other)
+        drawn = original(
+            served, task, num_samples=num_samples, engine="transformers", settings=settings
+        )
+        place_of = drawn.table.column_names.index("engine")
+        named = pa.array(["server"] * len(drawn.table))
+        return Rollouts(drawn.table.set_column(place_of, "engine", named))
+
+    monkeypatch.setattr(drawing, "sample", serve)
+    monkeypatch.setattr(drawing, "BLOCK", 2)
+    kept = {"out": tmp_path / "m", "step": False, "parts": False, "base_url": "http://localhost"}
+    if same:
+        measure(place, TASK, **kept, **options(engine="server", ks=[1, 2]))
+        assert asked == [2, 2, 2]
+    else:
+        with pytest.raises(UserError, match="model"):
+            measure(place, TASK, **kept, **options(engine="server", ks=[1, 2]))
+        assert asked == [2]
 
 
 def test_a_model_that_is_not_there_leaves_nothing(tmp_path):
