@@ -11,16 +11,18 @@ MODEL := smollm2-135m
 PROFILE ?= cpu
 # A local JSON-lines file of GSM8K; empty: the hub, by name
 GSM8K ?=
+# One claim of claims.yml, or several; empty: all
+CLAIM ?=
 # Arguments for pytest: make test ARGS="-k toy"
 ARGS ?=
 # Processes for pytest, a thread each; empty: one process with all threads
 JOBS ?= 2
 
-.PHONY: help env model book test lint types floors pytest doctor run results figures lock clean
+.PHONY: help env model book test lint types floors pytest doctor verify reproduce run results figures lock clean
 
 help: ## Show this list
 	@echo "Targets:"
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 	@echo "First time: make book (about half an hour on two cores), then open _build/html/index.html"
 
 book: env model ## Execute the chapters that changed and build _build/html
@@ -30,6 +32,12 @@ test: env model lint types floors pytest ## All checks: style, types, floors, te
 
 doctor: env ## Say whether this machine is ready
 	$(BIN)/passgrad doctor
+
+verify: env ## Check all that ships against claims.yml: at most two minutes, no network
+	$(BIN)/passgrad verify $(CLAIM)
+
+reproduce: env model ## Run the commands of the claims again: make reproduce CLAIM=C3
+	$(BIN)/passgrad reproduce $(CLAIM)
 
 run: env model ## Run one notebook: make run NB=04_toy PROFILE=smoke
 	@test -n "$(NB)" || { echo "name a notebook: make run NB=04_toy PROFILE=smoke" >&2; exit 2; }

@@ -2,7 +2,8 @@
 
 One result is one JSON record and one parquet file a table. Results that ship with the project lie
 in ``data/results/<experiment>/<profile>/``; results that were recomputed here lie in
-``_build/results``. ``data/manifest.json`` holds the hash of every file that ships.
+``_build/results``. ``data/manifest.json`` holds the hash of every file that ships, and of every
+result the notebook that made it, its parameters, versions and device.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +33,11 @@ SCHEMA = 1
 PROFILE_VARIABLE = "PASSGRAD_PROFILE"
 #: names the notebook that runs, such as ``notebooks/04_toy.py``, set likewise
 NOTEBOOK_VARIABLE = "PASSGRAD_NOTEBOOK"
+#: names a file to which each result that is given out adds a line, set likewise where a run is kept
+LOG_VARIABLE = "PASSGRAD_RESULT_LOG"
+#: names a folder that stands for both places of results: what ships is then neither read nor
+#: replaced (``passgrad reproduce``)
+RESULTS_VARIABLE = "PASSGRAD_RESULTS"
 
 
 @dataclass(frozen=True)
@@ -55,14 +62,13 @@ class Result:
 
     def _repr_markdown_(self) -> str:
         entry = self.record
-        cpu = entry["cpu"]
         where = {
             "stored": "read from the results that ship with the project",
             "computed": "computed here, since no stored result fits the code and the parameters",
         }[self.origin]
         if entry.get("asked"):
             where = "computed here, as asked"
-        device = entry.get("gpu") or f"{cpu['model']}, {cpu['cores']} cores"
+        device = device_of(entry)
         model = f", model `{entry['model_sha256'][:12]}`" if entry.get("model_sha256") else ""
         return (
             f"*Result `{entry['experiment']}/{entry['name']}` ({entry['profile']} profile): "
@@ -117,13 +123,67 @@ def manifest() -> dict[str, dict[str, Any]]:
         ) from None
 
 
+#: what the manifest repeats of a record
+_FACTS = ("schema", "notebook", "digest", "parameters", "seed", "versions", "time", "wall_seconds")
+
+
+def facts(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of a result beside the hashes of its files."""
+    return {name: entry.get(name) for name in _FACTS} | {"device": device_of(entry)}
+
+
+def device_of(entry: Mapping[str, Any]) -> str:
+    """The GPU of a record, or its processor and the number of its cores."""
+    if entry.get("gpu"):
+        return str(entry["gpu"])
+    cpu = entry.get("cpu") or {}
+    return f"{cpu.get('model')}, {cpu.get('cores')} cores"
+
+
+def records() -> dict[str, dict[str, Any]]:
+    """Path relative to ``data/`` -> record, of every result that ships and can be read."""
+    base = manifest_path().parent
+    found = {}
+    for path in sorted(paths.results().rglob("*.json")) if paths.results().is_dir() else ():
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+            continue  # verify() names it
+        if isinstance(entry, dict):
+            found[path.relative_to(base).as_posix()] = entry
+    return found
+
+
+@contextmanager
+def _manifest_locked() -> Iterator[None]:
+    """Two runs that store results at the same time write the manifest one after the other."""
+    try:
+        import fcntl
+    except ImportError:  # not a Unix
+        yield
+        return
+    paths.build().mkdir(parents=True, exist_ok=True)
+    with (paths.build() / "manifest.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
 def _update_manifest(changed: Mapping[str, bytes], removed: Sequence[str] = ()) -> None:
-    files = manifest()
-    for name in removed:
-        files.pop(name, None)
-    for name, content in changed.items():
-        files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    write_atomic(manifest_path(), _json_bytes({"schema": SCHEMA, "files": files}))
+    with _manifest_locked():
+        files = manifest()
+        for name in removed:
+            files.pop(name, None)
+        for name, content in changed.items():
+            files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        known = {name: facts(entry) for name, entry in records().items() if name in files}
+        content = _json_bytes({"schema": SCHEMA, "files": files, "results": known})
+        if not manifest_path().is_file() or manifest_path().read_bytes() != content:
+            write_atomic(manifest_path(), content)
+
+
+def refresh_manifest() -> None:
+    """Write again what the manifest says of the results; the hashes of files stay as they are."""
+    _update_manifest({})
 
 
 def verify() -> list[str]:
@@ -201,6 +261,19 @@ def _read_tables(path: Path, entry: Mapping[str, Any]) -> dict[str, pd.DataFrame
     return tables
 
 
+def source_digests(modules: Sequence[str]) -> dict[str, str]:
+    """Module -> the first twelve digits of the digest of its code, for all that these import: says
+    which of them changed when the digest of them all did.
+    """
+    found = {}
+    for module in provenance.dependencies(modules):
+        base = paths.source().parent.joinpath(*module.split("."))
+        file = base.with_suffix(".py")
+        file = file if file.is_file() else base / "__init__.py"
+        found[module] = provenance.code_digest(file.read_text(encoding="utf-8"))[:12]
+    return found
+
+
 def _fits(entry: Mapping[str, Any], digest: str, parameters: Any, model_sha256: str | None) -> bool:
     return (
         entry["digest"] == digest
@@ -244,10 +317,28 @@ def _write(path: Path, entry: dict[str, Any], tables: Mapping[str, pd.DataFrame]
         )
 
 
+def _asked_folder() -> Path | None:
+    folder = os.environ.get(RESULTS_VARIABLE)
+    return Path(folder) if folder else None
+
+
+def _noted(path: Path, result: Result) -> Result:
+    """The result; a line in the log of :data:`LOG_VARIABLE` says where its record lies."""
+    log = os.environ.get(LOG_VARIABLE)
+    if log:
+        with open(log, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"path": str(path.resolve()), "origin": result.origin}) + "\n")
+    return result
+
+
 def load(experiment: str, name: str, *, profile: str = "cpu") -> Result:
     """A result that ships with the project, whatever the code is now; its files are checked by
-    their hashes.
+    their hashes. Where ``PASSGRAD_RESULTS`` names a folder that holds it, it is read from there.
     """
+    asked = _asked_folder()
+    if asked is not None and (path := _locate(asked, experiment, profile, name)).is_file():
+        entry = _read_record(path, expected=None)
+        return _noted(path, Result(_read_tables(path, entry), entry, "computed"))
     path = _locate(paths.results(), experiment, profile, name)
     if not path.is_file():
         raise UserError(
@@ -255,7 +346,7 @@ def load(experiment: str, name: str, *, profile: str = "cpu") -> Result:
         )
     expected = manifest().get(path.relative_to(manifest_path().parent).as_posix(), {}).get("sha256")
     entry = _read_record(path, expected=expected)
-    return Result(_read_tables(path, entry), entry, "stored")
+    return _noted(path, Result(_read_tables(path, entry), entry, "stored"))
 
 
 def cached(
@@ -294,7 +385,8 @@ def cached(
     -------
     Result
         ``origin`` says where it came from. A result computed here is kept in ``_build/results``, so
-        the next run reads it.
+        the next run reads it. Where ``PASSGRAD_RESULTS`` names a folder, results are read from it
+        and kept in it alone, and ``recompute`` computes them again there.
 
     Raises
     ------
@@ -305,9 +397,11 @@ def cached(
     profile = profile or os.environ.get(PROFILE_VARIABLE) or "cpu"
     plain = _plain(parameters)
     digest = provenance.digest(modules)
+    asked = _asked_folder()
     if not recompute:
         files = manifest()
-        for base, origin in ((paths.results(), "stored"), (paths.local_results(), "computed")):
+        places = [(paths.results(), "stored"), (paths.local_results(), "computed")]
+        for base, origin in places if asked is None else [(asked, "computed")]:
             path = _locate(base, experiment, profile, name)
             if not path.is_file():
                 continue
@@ -315,13 +409,15 @@ def cached(
             try:
                 entry = _read_record(path, expected=files.get(key, {}).get("sha256"))
                 if _fits(entry, digest, plain, model_sha256):
-                    return Result(_read_tables(path, entry), entry, origin)  # type: ignore[arg-type]
+                    found = Result(_read_tables(path, entry), entry, origin)  # type: ignore[arg-type]
+                    return _noted(path, found)
             except UserError:
                 # What ships must be sound. What was made here can simply be made again.
                 if origin == "stored":
                     raise
     # Taken before the computation: it describes the code that runs now.
     entry = provenance.record(seed=seed, modules=modules, model_sha256=model_sha256)
+    sources = source_digests(modules)
     start = time.perf_counter()
     tables = dict(compute())
     entry |= {
@@ -330,9 +426,11 @@ def cached(
         "name": name,
         "profile": profile,
         "notebook": os.environ.get(NOTEBOOK_VARIABLE),
+        "sources": sources,
         "parameters": plain,
         "wall_seconds": round(time.perf_counter() - start, 3),
     }
-    base = paths.results() if recompute else paths.local_results()
-    _write(_locate(base, experiment, profile, name), entry, tables)
-    return Result(tables, entry | {"asked": recompute}, "computed")
+    base = asked or (paths.results() if recompute else paths.local_results())
+    path = _locate(base, experiment, profile, name)
+    _write(path, entry, tables)
+    return _noted(path, Result(tables, entry | {"asked": recompute}, "computed"))

@@ -5,6 +5,9 @@ import pytest
 
 from passgrad import notebooks
 from passgrad.errors import UserError
+from passgrad.notebooks import book, running
+from passgrad.notebooks.modules import imported_modules
+from passgrad.notebooks.source import split
 
 SOURCE = """\
 # ---
@@ -159,7 +162,7 @@ def test_run(notebook, checkout, tmp_path, capfd):
 
 
 def test_ids_of_cells_are_stable(notebook):
-    one, two = (notebooks._split(SOURCE) for _ in range(2))
+    one, two = (split(SOURCE) for _ in range(2))
     assert [cell["id"] for cell in one.cells] == [cell["id"] for cell in two.cells]
 
 
@@ -199,7 +202,7 @@ import numpy as np
 pg.pass_at_k(2, 1, 1)
 np.linalg.norm
 """
-    assert notebooks._imported_modules(text) == [
+    assert imported_modules(text) == [
         "passgrad.figures",
         "passgrad.interference",
         "passgrad.metrics",
@@ -232,7 +235,7 @@ def test_key_follows_all_that_a_notebook_depends_on(notebook, checkout, monkeypa
     assert not changed(checkout / "notebooks/02_other.py", "x = 1\n")
     asked = []
     monkeypatch.setattr(
-        notebooks.provenance, "digest", lambda modules: asked.append(list(modules)) or "other"
+        book.provenance, "digest", lambda modules: asked.append(list(modules)) or "other"
     )
     assert notebooks.key(notebook) != key
     assert asked == [["passgrad.metrics"]]
@@ -240,13 +243,13 @@ def test_key_follows_all_that_a_notebook_depends_on(notebook, checkout, monkeypa
 
 def test_the_book_executes_once_and_again_after_a_change(notebook, monkeypatch):
     ran = []
-    original = notebooks.run_notebook
+    original = running.run_notebook
 
     def run(*arguments, **keywords):
         ran.append(arguments[0].name)
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(notebooks, "run_notebook", run)
+    monkeypatch.setattr(running, "run_notebook", run)
     for _ in range(2):
         page = notebooks.executed(SOURCE)
     assert ran == ["01_first.py"]

@@ -201,3 +201,57 @@ def test_what_ships_was_made_by_this_code(root):
         if results.provenance.digest(record["modules"]) != record["digest"]:
             stale.append(path.stem)
     assert stale == []
+
+
+def test_a_folder_of_its_own_stands_for_both_places(checkout, monkeypatch):
+    get(Counter(), recompute=True)
+    before = {name: (checkout / name).read_bytes() for name in files(checkout, "data")}
+    monkeypatch.setenv(results.RESULTS_VARIABLE, str(checkout / "_build" / "again"))
+    compute = Counter(0.5)
+    for recompute, calls in ((False, 1), (False, 1), (True, 2)):
+        made = get(compute, recompute=recompute)
+        assert (made.origin, compute.calls) == ("computed", calls)
+    assert results.load("two_conventions", "seed-0")["prompts"]["p"].tolist() == [0.5, 0.5]
+    assert {name: (checkout / name).read_bytes() for name in files(checkout, "data")} == before
+    assert files(checkout, "_build/results") == []
+    monkeypatch.delenv(results.RESULTS_VARIABLE)
+    assert results.load("two_conventions", "seed-0")["prompts"]["p"].tolist() == [0.25, 0.25]
+
+
+def test_where_that_folder_has_no_such_result_the_one_that_ships_is_loaded(checkout, monkeypatch):
+    get(Counter(), recompute=True)
+    monkeypatch.setenv(results.RESULTS_VARIABLE, str(checkout / "_build" / "again"))
+    assert results.load("two_conventions", "seed-0").origin == "stored"
+
+
+def test_the_record_holds_the_digest_of_every_module(checkout):
+    record = get(Counter()).record
+    assert record["sources"].keys() == set(results.provenance.dependencies(["passgrad.metrics"]))
+    assert all(len(digest) == 12 for digest in record["sources"].values())
+
+
+def test_the_manifest_says_how_a_result_was_made(checkout, monkeypatch):
+    monkeypatch.setenv(results.NOTEBOOK_VARIABLE, "notebooks/04_toy.py")
+    record = get(Counter(), recompute=True).record
+    content = json.loads(results.manifest_path().read_text())
+    (known,) = content["results"].values()
+    assert known["notebook"] == "notebooks/04_toy.py"
+    assert known["parameters"] == {"k": 10, "ks": [1, 2]}
+    for name in ("schema", "digest", "seed", "versions", "wall_seconds"):
+        assert known[name] == record[name]
+    assert str(record["cpu"]["cores"]) in known["device"]
+
+
+def test_two_runs_may_store_results_at_the_same_time(checkout):
+    """Each changes the manifest; none loses what the other wrote."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def store(number):
+        for turn in range(10):
+            name = f"{number}-{turn}.json"
+            results._update_manifest({f"results/{name}": b"{}"})
+
+    (checkout / "data").mkdir()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(store, range(4)))
+    assert len(results.manifest()) == 40

@@ -1,4 +1,5 @@
-"""The command line: ``passgrad models``, ``measure``, ``plan``, ``run``, ``book``, ``doctor``.
+"""The command line: ``passgrad models``, ``measure``, ``plan``, ``run``, ``sweep``, ``book``,
+``verify``, ``reproduce``, ``doctor``.
 
 One module a command, or a family of them; this one puts them together and turns errors into lines.
 """
@@ -12,11 +13,13 @@ from typing import Annotated
 import typer
 
 import passgrad
+from passgrad.cli.claims import reproduce, verify
 from passgrad.cli.doctor import doctor
 from passgrad.cli.measure import measure
 from passgrad.cli.models import models_app
 from passgrad.cli.notebooks import book, run
 from passgrad.cli.plan import plan
+from passgrad.cli.sweep import sweep
 from passgrad.errors import UserError
 
 # typer carries its own copy of click from 0.27 on; its public BadParameter leads to the base
@@ -35,7 +38,7 @@ app = typer.Typer(
     "`make book` does the rest.",
 )
 app.add_typer(models_app, name="models")
-for command in (measure, plan, run, book, doctor):
+for command in (measure, plan, run, sweep, book, verify, reproduce, doctor):
     app.command()(command)
 
 

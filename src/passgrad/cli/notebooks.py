@@ -37,17 +37,21 @@ def run(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the executed notebook.  [default: _build/notebooks/PROFILE]"),
+        typer.Option(help="Folder of the run.  [default: _build/runs/NAME/PROFILE]"),
     ] = None,
+    html: Annotated[bool, typer.Option(help="Write the run as a page, NAME.html, too.")] = True,
     parameters: Annotated[
         bool,
         typer.Option("--parameters", help="List the parameters and their values, and run nothing."),
     ] = False,
 ) -> None:
-    """Execute a notebook with the parameters of a profile.
+    """Execute a notebook with the parameters of a profile, and keep the run in one folder.
 
-    The executed notebook gets its name only when every cell has run. A cell that fails leaves
-    NAME.failed.ipynb and exit status 1. An unknown parameter is an error.
+    NAME.ipynb, NAME.html, NAME.json (parameters, versions, machine, results with their digests,
+    time) and a parquet file for each table: the results that the run read or made, and the numbers
+    behind its figures. They get their names only when every cell has run. A cell that fails leaves
+    NAME.failed.ipynb and NAME.failed.json, exit status 1, and the reason in the last line. An
+    unknown parameter is an error.
 
     Example: passgrad run 04_toy --profile smoke -p small_steps=50 --out /tmp
     """
@@ -75,8 +79,9 @@ def run(
             )
         return
     typer.echo(f"{path.name}, profile {profile}", err=True)
-    made = notebooks.run_notebook(path, profile, given, output_dir=out)
-    typer.echo(str(made))
+    made = notebooks.run_to_folder(path, profile, given, output_dir=out, html=html)
+    for file in made:
+        typer.echo(str(file))
 
 
 def book(
