@@ -92,7 +92,32 @@ _STYLES: dict[str, Style] = {
     "pkpo": Style("#5f6872", "#9aa4af", _DOTTED, "x"),
     "pkpo-loo": Style("#7a4f2a", "#d9ae84", _DASH_DOT, "d"),
     "pkpo-loo1": Style("#0063a8", "#5cb8f0", "-", "o"),
+    "pcgrad": Style("#4f6800", "#b5d14a", _DASH_DOT, "d"),
+    "mixture": Style("#5f6872", "#9aa4af", _LONG, "s"),
+    "annealed": Style("#806000", "#e6c04a", _DOTTED, "D"),
+    "mgda": Style("#7a3fb0", "#c79bf2", _LONG, "X"),
+    "cagrad": Style("#a03a80", "#ee9bce", _DOTTED, "v"),
+    "constrained": Style("#00735a", "#36cfa0", "-", "^"),
     "centred-l2o": Style("#a03a80", "#ee9bce", _DASHED, "v"),
+}
+
+# Data sets of the chapter on mathematics.
+_STYLES |= {
+    "conventions": _STYLES["hard"],
+    "arithmetic": _STYLES["easy"],
+    "chain_sum": _STYLES["pass@1"],
+    "gcd": _STYLES["pass@k"],
+    "gsm_symbolic": _STYLES["agreement"],
+    "gsm8k": _STYLES["weight"],
+    "math": _STYLES["bound"],
+}
+
+# Passes over completions, in the chapter on their cost.
+_STYLES |= {
+    "log-probabilities": _STYLES["exact"],
+    "gradient": _STYLES["agreement"],
+    "derivatives": _STYLES["arcsin"],
+    "decoding": _STYLES["bound"],
 }
 
 # Families of the language world are the easy and the hard prompts of the theory.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from passgrad.objectives import PassAtK
 from passgrad.training.ascent import ascend
-from passgrad.training.conflict_free import ConflictFree
+from passgrad.training.conflict_free import ConflictFreeDirection
 from passgrad.training.directions import Euclidean, FisherMetric
 from passgrad.training.mixing import coefficients
 from passgrad.worlds.bandit import TwoPointBandit
@@ -69,7 +69,7 @@ def test_no_step_of_its_length_gains_more(entries, seed):
 
 @pytest.mark.parametrize("metric", [Euclidean(), FisherMetric(0.3)])
 def test_it_is_the_projection_in_the_metric(policy, metric):
-    direction = ConflictFree(12, aggregator="constrained", metric=metric)
+    direction = ConflictFreeDirection(12, aggregator="constrained", metric=metric)
     step = direction(policy, policy.theta)[1]
     one, other = (policy.objective_gradient(policy.theta, PassAtK(k))[1] for k in (1, 12))
     gram = direction.history[0].gram
@@ -82,7 +82,7 @@ def test_pass_at_1_stands_still_to_second_order_while_pass_at_k_rises():
     world = TwoPointBandit()
     lost = []
     for size in (1e-2, 5e-3):
-        direction = ConflictFree(10, aggregator="constrained")
+        direction = ConflictFreeDirection(10, aggregator="constrained")
         trace = ascend(world, [-2.0, -2.0], direction, step_size=size, steps=1)
         assert direction.history[0].gram[0, 1] < 0
         lost.append(float(trace.pass_at_k(1)[1] - trace.pass_at_k(1)[0]))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from passgrad.estimators import advantages
 from passgrad.objectives import Mixture, PassAtK
 from passgrad.training.ascent import ascend
-from passgrad.training.conflict_free import ConflictFree
+from passgrad.training.conflict_free import ConflictFreeDirection
 from passgrad.training.mixing import coefficients
 
 pytestmark = pytest.mark.statement("prop-gram-combination")
@@ -21,7 +21,7 @@ METHODS = ("pcgrad", "upgrad", "mgda", "constrained")
 @pytest.mark.parametrize("aggregator", METHODS)
 @pytest.mark.parametrize("k", [2, 8, 40])
 def test_a_step_is_the_gradient_of_other_weights(policy, aggregator, k):
-    direction = ConflictFree(k, aggregator=aggregator)
+    direction = ConflictFreeDirection(k, aggregator=aggregator)
     p, step = direction(policy, policy.theta)
     one, other = direction.history[0].lambdas
     weights = one + other * k * (1 - p) ** (k - 1)
@@ -31,7 +31,7 @@ def test_a_step_is_the_gradient_of_other_weights(policy, aggregator, k):
 
 @pytest.mark.parametrize("aggregator", METHODS)
 def test_with_coefficients_that_are_not_negative_it_is_a_step_up_a_mixture(policy, aggregator):
-    direction = ConflictFree(8, aggregator=aggregator)
+    direction = ConflictFreeDirection(8, aggregator=aggregator)
     combined = ascend(policy, policy.theta, direction, step_size=0.1, steps=1)
     lambdas = direction.history[0].lambdas
     assert (lambdas >= 0).all()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from passgrad.objectives import PassAtK
-from passgrad.training.conflict_free import ConflictFree
+from passgrad.training.conflict_free import ConflictFreeDirection
 from passgrad.training.directions import FisherMetric, NaturalGradient
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
 
@@ -47,7 +47,7 @@ def test_undamped_each_prompt_gains_its_own_weight_times_its_variance(policy, k)
 
 @pytest.mark.parametrize("k", [2, 10, 50])
 def test_undamped_there_is_no_conflict(policy, k):
-    direction = ConflictFree(k, metric=FisherMetric(1e-12))
+    direction = ConflictFreeDirection(k, metric=FisherMetric(1e-12))
     p, _ = direction(policy, policy.theta)
     expected = policy.masses @ (p * (1 - p) * PassAtK(k).weight(p))
     torch.testing.assert_close(direction.history[0].gram[0, 1], expected, atol=1e-6, rtol=1e-4)
@@ -59,7 +59,7 @@ def test_the_damping_decides_between_the_two():
     world, theta = TwoPointBandit(), torch.tensor([-2.0, -2.0], dtype=torch.float64)
     signs = []
     for damping in (1e-9, 1e-6, 1e-3, 1.0, 1e3):
-        direction = ConflictFree(10, metric=FisherMetric(damping))
+        direction = ConflictFreeDirection(10, metric=FisherMetric(damping))
         direction(world, theta)
         signs.append(bool(direction.history[0].gram[0, 1] > 0))
     assert signs == sorted(signs, reverse=True)
@@ -70,7 +70,7 @@ def test_the_damping_decides_between_the_two():
 def test_the_independence_is_needed():
     """More prompts than parameters: two directions cannot move all prompts as they would."""
     world, theta = GaussianBandit(num_nodes=41), torch.tensor([-2.0, -2.0], dtype=torch.float64)
-    direction = ConflictFree(10, metric=FisherMetric(1e-10))
+    direction = ConflictFreeDirection(10, metric=FisherMetric(1e-10))
     p, _ = direction(world, theta)
     independent = world.masses @ (p * (1 - p) * PassAtK(10).weight(p))
     assert direction.history[0].gram[0, 1] < 0.5 * independent

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passgrad.objectives import PassAtK
-from passgrad.training.conflict_free import ConflictFree
+from passgrad.training.conflict_free import ConflictFreeDirection
 from passgrad.worlds.bandit import TwoPointBandit
 from passgrad.worlds.base import AnalyticWorld
 from passgrad.worlds.tabular import TabularSoftmax
@@ -33,7 +33,7 @@ class Given(AnalyticWorld):
 
 def steps(world, theta, k):
     made = {
-        name: ConflictFree(k, aggregator=name)(world, theta)[1]
+        name: ConflictFreeDirection(k, aggregator=name)(world, theta)[1]
         for name in ("pcgrad", "constrained")
     }
     rows = [world.objective_gradient(theta, PassAtK(order))[1] for order in (1, k)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from passgrad.objectives import PassAtK
 from passgrad.training.ascent import ascend
-from passgrad.training.conflict_free import ConflictFree
+from passgrad.training.conflict_free import ConflictFreeDirection
 from passgrad.training.mixing import coefficients
 from passgrad.worlds.bandit import TwoPointBandit
 
@@ -83,7 +83,7 @@ def test_the_plain_step_loses_what_these_do_not(first, second, angle):
 
 @pytest.mark.parametrize("aggregator", ["pcgrad", "upgrad", "mgda", "constrained"])
 def test_small_steps_do_as_the_first_order_says(policy, aggregator):
-    direction = ConflictFree(12, aggregator=aggregator)
+    direction = ConflictFreeDirection(12, aggregator=aggregator)
     size = 1e-5
     trace = ascend(policy, policy.theta, direction, step_size=size, steps=1)
     for k, change in zip((1, 12), direction.history[0].changes.tolist(), strict=True):
@@ -98,7 +98,7 @@ def test_where_the_gradients_oppose_each_other_exactly_nothing_moves():
         TwoPointBandit(1e-9, hard_fraction=0.3),
         torch.tensor([-2.0, 0.0], dtype=torch.float64),
     )
-    direction = ConflictFree(10)
+    direction = ConflictFreeDirection(10)
     step = direction(world, theta)[1]
     gram = direction.history[0].gram
     assert direction.history[0].cosine == pytest.approx(-1)

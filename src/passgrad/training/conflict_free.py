@@ -45,7 +45,7 @@ class Surgery:
         return first_order_changes(self.gram, self.lambdas)
 
 
-class ConflictFree:
+class ConflictFreeDirection:
     r"""The combined step of a method of gradient surgery, as a direction of exact ascent.
 
     Parameters

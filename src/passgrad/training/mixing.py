@@ -19,6 +19,7 @@ it would turn noise into coefficients.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
+from passgrad.training.pairs import CLOSED, RADIUS
 
 #: name -> the class in torchjd.aggregation, its options, and the extra that it needs
 _WEIGHTINGS: Mapping[str, tuple[str, Mapping[str, Any], str | None]] = MappingProxyType(
@@ -35,7 +37,7 @@ _WEIGHTINGS: Mapping[str, tuple[str, Mapping[str, Any], str | None]] = MappingPr
         "mgda": ("MGDAWeighting", {}, None),
         "upgrad": ("UPGradWeighting", {}, "quadprog_projector"),
         "dualproj": ("DualProjWeighting", {}, "quadprog_projector"),
-        "cagrad": ("CAGradWeighting", {"c": 0.5}, "cagrad"),
+        "cagrad": ("CAGradWeighting", {"c": RADIUS}, "cagrad"),
         "imtlg": ("IMTLGWeighting", {}, None),
         "gradvac": ("GradVacWeighting", {}, None),
         "alignedmtl": ("AlignedMTLWeighting", {}, None),
@@ -88,8 +90,10 @@ def coefficients(
         and a learning rate keeps its meaning.
 
     At a Gram matrix of zeros, where no method prefers a direction, the coefficients are equal.
-    UPGrad of two objectives is half of PCGrad and needs no solver. Raises UserError for an unknown
-    name, a matrix that is not square or not finite, and a missing optional dependency.
+    Two objectives need no solver: UPGrad is half of PCGrad there, and DualProj, Nash-MTL and CAGrad
+    have the closed forms of :mod:`passgrad.training.pairs`. For more of them torchjd has a solver
+    that may not be installed. Raises UserError for an unknown name, a matrix that is not square or
+    not finite, and a missing optional dependency.
     """
     matrix = torch.as_tensor(gram, dtype=torch.float64).detach().cpu()
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
@@ -145,6 +149,8 @@ def _constrained(gram: Tensor, error: Tensor, quantile: float) -> Tensor:
 def _weights(gram: Tensor, aggregator: str) -> Tensor:
     if aggregator == "upgrad" and len(gram) == 2:
         return _weights(gram, "pcgrad") / 2
+    if aggregator in CLOSED and len(gram) == 2:
+        return CLOSED[aggregator](gram)
     name, options, extra = _WEIGHTINGS[aggregator]
     scale = gram.diagonal().max()
     if not scale > 0:
@@ -157,7 +163,9 @@ def _weights(gram: Tensor, aggregator: str) -> Tensor:
         values, vectors = torch.linalg.eigh(argument)
         argument = vectors * values.clamp(min=0).sqrt()
     # PCGrad draws an order, which two objectives do not have; the caller's generator stays as it is
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # Nash-MTL solves each problem once, so that what a second solution costs does not matter.
+        warnings.filterwarnings("ignore", message="You are solving a parameterized problem")
         return weighting(argument).double()
 
 

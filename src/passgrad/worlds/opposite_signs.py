@@ -8,12 +8,14 @@ that a model that does not heed the letter can only be right on one family at a 
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
+from passgrad.lm.parameters import ParameterLayout
 from passgrad.tasks.base import Prompt
 from passgrad.worlds.character_llama import character_llama, character_tokenizer
 from passgrad.worlds.fixed_length import FixedLengthWorld
@@ -88,6 +90,19 @@ def opposite_signs_world(
     )
     _warm_up(world, tokenizer, (sign_rate, digit_rate), warm_up_steps, learning_rate)
     return world
+
+
+def in_double(world: FixedLengthWorld) -> FixedLengthWorld:
+    """The same world in float64: a success rate within 10^-7 of 1 keeps its gradient there.
+
+    What the architecture itself takes in float32, the norms of a llama, stays in float32: gradients
+    are right to about 10^-6 of their length.
+    """
+    made = copy.copy(world)
+    made.model = copy.deepcopy(world.model).double()
+    made.layout = ParameterLayout(made.model)
+    made.dtype = made.layout.dtype
+    return made
 
 
 def _warm_up(

@@ -7,11 +7,18 @@ from passgrad.errors import UserError
 from passgrad.interference import conflict
 from passgrad.objectives import PassAtK
 from passgrad.training.ascent import ascend
-from passgrad.training.conflict_life import conflict_along, conflict_life, phases
+from passgrad.training.conflict_life import VANISHING, conflict_along, conflict_life, phases
 from passgrad.training.directions import Adam
 from passgrad.worlds.bandit import TwoPointBandit
 
 THETA = (-1.0, -2.0)
+
+
+class AlongTheBias:
+    label = "bias"
+
+    def __call__(self, world, theta):
+        return world.success(theta), torch.tensor([1.0, 0.0], dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +59,50 @@ def test_what_is_measured_is_the_conflict_there(tables):
     assert path["agreement_easy"] == float(curve.agreement[0])
 
 
+def test_groups_take_their_parts_of_the_product(tables):
+    world = TwoPointBandit()
+    orders, path = tables["orders"], tables["path"]
+    parts = orders["part_easy"] + orders["part_hard"]
+    assert parts.tolist() == pytest.approx(orders["inner_product"].tolist(), rel=1e-12)
+    assert (orders["weight_easy"] + orders["weight_hard"]).tolist() == pytest.approx([1.0] * 8)
+    hard = orders.set_index(["step", "k"])["weight_hard"]
+    success = path.set_index("step")[["success_easy", "success_hard"]].loc[3].to_numpy(copy=True)
+    easy_weight, hard_weight = (
+        world.masses * PassAtK(10).weight(torch.from_numpy(success))
+    ).tolist()
+    assert hard[3, 10] == pytest.approx(hard_weight / (easy_weight + hard_weight), rel=1e-12)
+
+
+def test_agreements_are_means_of_the_kernel(tables):
+    world, path = TwoPointBandit(), tables["path"]
+    easy, hard = world.masses.tolist()
+    made = easy * path["kernel_easy_hard"] + hard * path["kernel_hard_hard"]
+    assert made.tolist() == pytest.approx(path["agreement_hard"].tolist(), rel=1e-12)
+    kernel = world.kernel(torch.tensor(THETA, dtype=torch.float64))
+    assert path["kernel_easy_hard"][0] == pytest.approx(float(kernel[0, 1]), rel=1e-12)
+    assert path["kernel_easy_easy"][0] == pytest.approx(float(kernel[0, 0]), rel=1e-12)
+
+
+def test_no_cosine_where_the_gradients_have_vanished():
+    """Far out on the axis of the bias one prompt is solved, and the other one hopeless."""
+
+    def orders(bias):
+        path = {"ks": [2, 3], "step_size": bias, "steps": 1, "every": 1}
+        return conflict_along(TwoPointBandit(), (0.0, 0.0), AlongTheBias(), **path)["orders"]
+
+    near, far = orders(1.0), orders(40.0)
+    assert not near["cosine"].isna().any()
+    assert (far["norm"][2:] < VANISHING * far["norm"][:2].to_numpy()).all()
+    assert far["cosine"].isna().tolist() == [False, False, True, True]
+
+
+def test_measurements_may_be_in_another_precision():
+    path = {"ks": [2], "step_size": 0.5, "steps": 2, "every": 1}
+    own = conflict_along(TwoPointBandit(), THETA, **path)
+    other = conflict_along(TwoPointBandit(), THETA, measured=TwoPointBandit(separation=3.0), **path)
+    assert (own["path"]["pass_at_1"] != other["path"]["pass_at_1"]).all()
+
+
 def test_a_direction_keeps_its_state_between_measurements():
     path = {"step_size": 0.05, "steps": 6}
     often = conflict_along(TwoPointBandit(), THETA, Adam(PassAtK(4)), ks=[2], every=1, **path)[
@@ -64,13 +115,13 @@ def test_a_direction_keeps_its_state_between_measurements():
 def test_a_life_of_a_small_model():
     options = {"hidden_size": 16, "num_layers": 1, "num_prompts": 3, "warm_up_steps": 2}
     path = {"ks": [4], "step_size": 0.01, "steps": 3, "every": 2, "seed": 1, "world": options}
-    plain, again, other, combined = (
-        conflict_life(ascended, **path) for ascended in (1, 1, 16, "pcgrad")
+    plain, again, other, adam = (
+        conflict_life(ascended, **path) for ascended in (1, 1, 16, Adam(PassAtK(1)))
     )
     assert list(plain["orders"]["step"]) == [0, 2, 3]
     assert plain["path"].equals(again["path"])
-    starts = {float(one["path"]["success_hard"][0]) for one in (plain, other, combined)}
-    ends = {float(one["path"]["success_hard"][2]) for one in (plain, other, combined)}
+    starts = {float(one["path"]["success_hard"][0]) for one in (plain, other, adam)}
+    ends = {float(one["path"]["success_hard"][2]) for one in (plain, other, adam)}
     assert (len(starts), len(ends)) == (1, 3)
 
 
@@ -82,7 +133,10 @@ def test_a_life_of_a_small_model():
         ([0.3, 0.2], (math.nan, math.nan, math.nan, math.nan, 0)),
         ([-0.3, -0.2], (0, 0, -0.3, math.nan, 1)),
         ([0.1, -0.5, 0.1, -0.1, -0.2, 0.0], (10, 40, -0.2, 50, 3 / 6)),
-        ([0.1, math.nan, -0.2, 0.1], (20, 20, -0.2, 30, 1 / 4)),
+        ([0.1, math.nan, -0.2, 0.1], (20, 20, -0.2, 30, 1 / 3)),
+        ([0.1, -0.2, math.nan, math.nan], (10, 10, -0.2, math.nan, 1 / 2)),
+        ([0.1, -0.2, math.nan, -0.3, 0.2], (10, 30, -0.3, 40, 1 / 2)),
+        ([math.nan], (math.nan, math.nan, math.nan, math.nan, math.nan)),
     ],
 )
 def test_phases(cosines, expected):

@@ -12,7 +12,8 @@ from passgrad.training.mixing import (
     nearest_psd,
 )
 
-FREE = ("pcgrad", "mgda", "upgrad", "imtlg", "gradvac", "alignedmtl", "sum", "constrained")
+FREE = ("pcgrad", "mgda", "upgrad", "imtlg", "gradvac", "alignedmtl", "sum", "constrained",
+        "cagrad", "nashmtl", "dualproj")  # fmt: skip
 
 
 def gram(first, inner, second):
@@ -20,6 +21,7 @@ def gram(first, inner, second):
 
 
 CONFLICT = gram(1.0, -0.5, 2.0)
+THREE = torch.tensor([[1.0, -0.5, 0.1], [-0.5, 2.0, -0.3], [0.1, -0.3, 1.0]], dtype=torch.float64)
 
 
 def test_pcgrad_projects_each_on_the_other():
@@ -46,13 +48,18 @@ def test_upgrad_of_two_is_half_of_pcgrad():
 def test_upgrad_agrees_with_its_solver():
     pytest.importorskip("quadprog")
     from torchjd.aggregation import UPGradWeighting
+    from torchjd.linalg import QuadprogProjector
 
+    # Its default adds 1e-4 to the diagonal.
+    exact = UPGradWeighting(projector=QuadprogProjector(reg_eps=0.0))
     torch.testing.assert_close(
-        UPGradWeighting()(CONFLICT), coefficients(CONFLICT, "upgrad", normalise=False)
+        exact(CONFLICT), coefficients(CONFLICT, "upgrad", normalise=False), atol=1e-9, rtol=0
     )
 
 
-@pytest.mark.parametrize("name", ["pcgrad", "mgda", "upgrad", "constrained", "alignedmtl"])
+@pytest.mark.parametrize(
+    "name", ["pcgrad", "mgda", "upgrad", "constrained", "alignedmtl", "dualproj", "nashmtl"]
+)
 @pytest.mark.parametrize("inner", [-0.9, -0.3, 0.0, 0.4])
 def test_no_objective_falls(name, inner):
     one = gram(1.0, inner, 0.9)
@@ -127,9 +134,11 @@ def test_missing_extras_are_named():
     for name, (package, extra) in cases.items():
         if importlib.util.find_spec(package) is None:
             with pytest.raises(UserError, match=extra):
-                coefficients(CONFLICT, name)
+                coefficients(THREE, name)
         else:
-            assert coefficients(CONFLICT, name).isfinite().all()
+            assert coefficients(THREE, name).isfinite().all()
+        # Two objectives need no solver.
+        assert coefficients(CONFLICT, name).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from passgrad.errors import UserError
-from passgrad.worlds.opposite_signs import opposite_signs_world
+from passgrad.worlds.opposite_signs import in_double, opposite_signs_world
 
 SMALL = {"hidden_size": 32, "num_layers": 1, "num_prompts": 5}
 
@@ -36,6 +36,21 @@ def test_the_seed_decides():
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(first.own_parameters(), again.own_parameters())
     assert first.prompts == again.prompts != other.prompts
+
+
+def test_the_same_world_in_float64():
+    world = make(warm_up_steps=300)
+    theta = world.own_parameters()
+    double = in_double(world)
+    assert (world.dtype, double.dtype) == (torch.float32, torch.float64)
+    torch.testing.assert_close(double.success(theta), world.success(), rtol=1e-5, atol=0)
+    rows = torch.ones(1, 10, dtype=torch.float64)
+    single, exact = world.vjp(theta, rows)[1][0], double.vjp(theta.double(), rows)[1][0]
+    torch.testing.assert_close(exact.float(), single, rtol=1e-3, atol=1e-5)
+    # Close to 1 float32 has no success rates but 1 - 6e-8, 1 - 1.2e-7 and so on.
+    world.layout.views(theta)["model.norm.weight"].mul_(20)
+    assert (world.success(theta)[:5] == 1).any()
+    assert (double.success(theta)[:5] < 1).all()
 
 
 def test_the_default_has_a_million_weights():
