@@ -64,7 +64,7 @@ ks: list = [2, 8, 32]  # orders whose gradients are compared with that of pass@1
 k: int = 8  # the order that is ascended, and that is looked at most
 seeds: list = [0, 1, 2, 3, 4]  # of the weights and of the differences that are asked
 compared_seeds: list = [0, 1, 2]  # seeds for which pass@k is ascended too
-combined_seeds: list = [0, 1, 2]  # seeds for which the combination is ascended
+combined_seeds: list = [0]  # seeds for which the combination is ascended
 aggregator: str = "pcgrad"  # the combination of pass@1 and pass@k
 checked_steps: int = 40  # first steps that are taken again on this page
 recompute: bool = False  # compute the runs again, and replace the stored results
@@ -434,7 +434,7 @@ curves = pd.concat(
 )
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Exact pass@1 (left) and pass@8 (right) along three ascents from the same models: median over the seeds, band from the lowest to the highest.", "name": "fig-life-ascents"}, "image": {"alt": "Pass@1 and pass@8 against the step along pass@1 ascent, pass@8 ascent and the combination, with bands over the seeds."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Exact pass@1 (left) and pass@8 (right) along three ascents from the same models: median over the seeds, band from the lowest to the highest; the combination was run on one seed.", "name": "fig-life-ascents"}, "image": {"alt": "Pass@1 and pass@8 against the step along pass@1 ascent, pass@8 ascent and the combination, with bands over the seeds."}}
 def draw(axes):
     for ax, value in zip(axes, (J_1, J_k), strict=True):
         for name in ascents:
@@ -470,6 +470,12 @@ for name, by_seed in ascents.items():
             }
         )
 outcome = pd.DataFrame(rows).set_index(["ascended", "seed"])
+if steps == 2400:  # what the text below says
+    one, other = outcome.loc[("pass@1", 0)], outcome.loc[(aggregator, 0)]
+    assert outcome.loc[f"pass@{k}", "born"].isna().all()
+    assert other["lowest"] < one["lowest"]
+    assert other["ended"] - other["born"] < (one["ended"] - one["born"]) / 10
+    assert other["largest fall of J_1"] < 1e-12
 outcome.round(4)
 
 # %% tags=["hide-input"]
@@ -487,11 +493,12 @@ Markdown(
 # %% [markdown]
 # Two things here we did not expect.
 #
-# Pass@k ascent does not conflict with pass@1 at its own $k$ where the pass@1 ascent does: from the start it gives weight to the hard family, so that neither sign is lost.
-# But it stops half way. Once both signs have a good chance, $k$ answers hardly ever all miss, the weights $k (1 - p)^{k-1}$ vanish on every prompt, and with them the reason to heed the letter: the policy hedges between the signs, as {prf:ref}`prop-hedging` says of the best one, and pass@1 creeps.
+# Pass@k ascent does not conflict with pass@1 at its own $k$ anywhere along its way, on no seed: from the start it gives weight to the hard family, so that neither sign is lost.
+# But it stops half way. Once both signs have a good chance, $k$ answers hardly ever all miss, the weights $k (1 - p)^{k-1}$ vanish on every prompt, and with them the reason to heed the letter: the policy hedges between the signs, as the best one would if it could not see the letter ({prf:ref}`prop-hedging`), and pass@1 creeps.
 # A cosine says in which direction a gradient points, and nothing of how soon it will be gone.
 #
-# The combination has the gradient of pass@1 as well. It keeps the hard family alive at the start and goes on where pass@k has nothing more to say.
+# The combination meets a conflict of its own, deeper than that of pass@1 ascent: with both families half learnt, both gradients are long and the sign is all that is at stake. It is over sooner by an order of magnitude, because neither family was lost before it, and pass@1 never falls on the way.
+# A deep cosine is not a long conflict.
 #
 # ## Where the gradients vanish
 #
@@ -539,9 +546,10 @@ f"largest difference of a cosine after {taken_steps} steps: {np.abs(before - now
 # ## Scope
 #
 # - The settings were chosen so that a conflict occurs: the share of hard prompts, the rates at the start, opposite signs. How often conflicts occur elsewhere is a question of measurement ({ref}`sec-measure-your-model`).
-# - With a larger share of hard prompts the conflict is shorter and shallower, with a smaller one it is longer. At a share of one half there is no leader, and we looked at none beyond.
+# - One share of hard prompts. By the break-even share a larger one undoes part of each conflict at the same weights; along a run of its own the weights would be others.
 # - Ascent is plain: exact gradients, one step size. Adam and the natural gradient measure conflict in another metric; {ref}`sec-conflict-free` says which metrics leave none.
 # - "Does not end" means within the steps that we took.
+# - The combination was run on one seed, the one of this page.
 # - A million weights and twelve differences in each family: a model organism of the mechanism, not of a reasoning model.
 #
 # ## Exercises
@@ -630,4 +638,4 @@ round(float(limit[at_deepest]), 3), round(float(largest[at_deepest]), 3)
 # - that a hard family loses exactly while its agreement with pass@1 is negative, that is while the pull of the easy prompts exceeds its own force, and that this does not depend on $k$;
 # - that pass@k falls along pass@1 ascent exactly while their gradients conflict: the curve of pass@k is a meter of the conflict;
 # - pass@k ascent that never conflicts at its own $k$ and still stops short of pass@1, because its gradient vanishes;
-# - a combination of both that goes all the way.
+# - a combination of both that meets a deeper and much shorter conflict, and goes all the way.

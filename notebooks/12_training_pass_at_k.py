@@ -73,11 +73,12 @@ tasks: list = ["conventions", "reasoning-gym"]  # what it is trained on
 objectives: list = ["pass@1", "pass@4", "pass@8", "GRPO"]  # what is ascended
 seeds: list = [0, 1, 2]  # of the order of the prompts and of the samples
 num_prompts: list = [8, 2]  # easy and hard prompts of each task
-targets: list = [0.85, 0.1]  # success rates of the two kinds at the start
+targets: list = [0.8, 0.06]  # success rates of the two kinds that the start aims at
 warmup_steps: int = 36  # exact steps that bring the model there
 layers: int = 4  # last layers that have an adapter
-steps: int = 10  # training steps of a run
-learning_rate: float = 0.05  # of plain SGD, in units of the gradient
+steps: int = 8  # training steps of a run
+learning_rate: float = 0.1  # of plain SGD, in units of the gradient
+batch_prompts: int = 4  # prompts of a step, eight completions each
 recompute: bool = False  # compute the stored results again and replace them
 
 # %% [markdown]
@@ -194,12 +195,13 @@ trainer.record()
 # Every run of a task starts from one checkpoint.
 # It is made by exact steps that bring the easy prompts and the hard ones to given success rates (`targets`).
 # So the rates at the start are designed, and about the same for both tasks. What the gradients do to each other is the model's own.
-# A run of ten steps takes minutes; each is stored.
+# Each run is stored on its own.
 
 # %%
 settings = {
     "model": model, "num_prompts": num_prompts, "targets": targets, "layers": layers,
     "warmup_steps": warmup_steps, "steps": steps, "learning_rate": learning_rate,
+    "batch_prompts": batch_prompts,
 }  # fmt: skip
 runs = {
     (task, objective, seed): results.cached(
@@ -449,7 +451,7 @@ for task in tasks:
     lines.append(
         f"- *{task}* starts with {sign} at $k = 8$. Of the four objectives {best} left pass@1 highest ({lost[task, best]:+.1f} points on average) and {worst} lowest ({lost[task, worst]:+.1f})."
     )
-    for k in ("pass@4", "pass@8", "GRPO"):
+    for k in objectives[1:]:
         apart = change.xs(task, level="task")["pass@1"].unstack("objective")
         apart = apart[k] - apart["pass@1"]
         error = student.ppf(0.95, len(seeds) - 1) * apart.std() / np.sqrt(len(seeds))

@@ -12,14 +12,13 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # (sec-scale)=
 # # From a laptop to a cluster
 #
 # **Result.** The code path of a measurement does not change with its size; the engine that draws, the place of the weights and the number of runs do.
-# Its cost follows from counts: one number, the rate of a forward pass, predicts the time of gradients and of derivatives on the small model here.
-# At 8 billion parameters the counts say that drawing long answers and passing over them cost hours of the same order, and that the precision of the passes decides which is longer.
+# Its cost follows from counts: one number, the rate of a forward pass, predicts the time of gradients on the small model here to within a third; derivatives take longer than counted, the more so the smaller the batch.
+# At 8 billion parameters, on paper, the passes of a measurement cost more than the answers it is made from, while in training the two are of the same order; the precision of the passes decides between hours and days.
 #
 # **What you need.** {ref}`How a conflict is estimated from two halves of the answers <sec-estimating-conflict>`, and {ref}`a measurement by one command <sec-measure-your-model>`.
 #
@@ -230,7 +229,7 @@ def draw(ax):
             low=some[["seconds", "wall"]].min(axis=1), high=some[["seconds", "wall"]].max(axis=1),
         )  # fmt: skip
     ax.set(xlabel="predicted seconds", ylabel="measured seconds", xscale="log", yscale="log")
-    figures.legend(ax, loc="upper left")
+    figures.legend(ax, loc="lower right")
 
 
 middle = times.groupby("pass")["measured / predicted"].median()
@@ -246,7 +245,7 @@ spread = {name: part["measured / predicted"] for name, part in times.groupby("pa
 Markdown(
     f"Log-probabilities take between {spread['logprobs'].min():.2f} and {spread['logprobs'].max():.2f} times the predicted time, gradients between {spread['gradient'].min():.2f} and {spread['gradient'].max():.2f}. "
     f"Derivatives take {largest.loc[largest['pass'] == 'central', 'measured / predicted'].mean():.2f} times the two forward passes of the count in the largest batch, and {smallest.loc[smallest['pass'] == 'central', 'measured / predicted'].mean():.2f} times in the smallest: "
-    "the step is chosen on a pilot of at least 128 tokens, which for so few tokens is most of the work and for a real measurement is none of it."
+    "the step is chosen on a pilot of at least 128 tokens, which for so few tokens is most of the work. By the count a pilot of at most 512 tokens does not matter to a measurement of millions; that was not timed."
 )
 
 # %% [markdown]
@@ -302,7 +301,7 @@ Markdown(
 # Two routes lead to the derivatives:
 #
 # - *spread*: weights in float32, spread over the GPUs by FSDP; derivatives by central differences, which need float32. Peak: float32.
-# - *whole*: weights in bfloat16, whole on each GPU; derivatives in forward mode. Peak: bfloat16, fifteen times as high, at the price of inner products with three digits in each term.
+# - *whole*: weights in bfloat16, whole on each GPU; derivatives in forward mode. Peak: bfloat16, fifteen times as high, at the price of inner products whose terms have three digits.
 #
 # Answers are drawn in bfloat16 either way.
 
@@ -313,17 +312,22 @@ spread_out = Machine("spread", devices, peak_single, decode_peak=peak_half, **sh
 whole = Machine("whole", devices, peak_half, decode_peak=peak_half, **shares)
 work = Work(*answers)
 routes = {"spread": (spread_out, "central"), "whole": (whole, "forward")}
-jobs = [
-    (f"{shape.name}, measurement, {route}", measurement_hours(shape, work, machine, directions=directions, method=method))
-    for shape in (LLAMA_8B, QWEN_7B)
-    for route, (machine, method) in routes.items()
-]  # fmt: skip
 steps, prompts, samples = training
 step = Work(prompts, samples, *answers[2:])
+jobs = {}
 for shape in (LLAMA_8B, QWEN_7B):
-    jobs.append((f"{shape.name}, training", training_hours(shape, step, whole, steps=steps)))
-paper = table(jobs, whole).set_index("job")
-paper.rename(columns={"samples": "samples (h)", "passes": "passes (h)", "total": "total (h)"})
+    for route, (machine, method) in routes.items():
+        jobs[f"{shape.name}, measurement, {route}"] = measurement_hours(
+            shape, work, machine, directions=directions, method=method
+        )
+    jobs[f"{shape.name}, training"] = training_hours(shape, step, whole, steps=steps)
+
+# %% tags=["hide-input"]
+paper = table(list(jobs.items()), whole).set_index("job")
+shown = paper.assign(tokens=paper["tokens"] / 1e6, operations=paper["operations"] / 1e18)
+names = {"tokens": "million tokens", "units": "passes (F)", "operations": "10^18 operations"}
+names |= {part: f"{part} (h)" for part in ("samples", "passes", "total", "device hours")}
+shown.rename(columns=names | {"device hours": "GPU hours"}).round(1)
 
 # %% tags=["hide-input"]
 spread_row, whole_row = (paper.loc[f"Llama-8B, measurement, {route}"] for route in routes)
@@ -331,7 +335,7 @@ batch = largest_batch(LLAMA_8B, work, whole)
 held = memory(LLAMA_8B, work, spread_out, batch=batch)
 Markdown(
     f"Not run: {answers[0]:,} prompts with {answers[1]} answers of {answers[3]:,} tokens are {work.predicted / 1e6:,.0f} million tokens. On {devices} GPUs Llama-8B draws them in {spread_row['samples']:.1f} hours, {batch} answers at a time on each; the passes take {spread_row['passes']:.0f} hours in float32 and {whole_row['passes']:.1f} in bfloat16. "
-    f"Spread over {devices} GPUs, the weights in float32 take {held.weights / 1e9:.1f} GB of each, and the gradient with the copy that central differences keep {held.vectors / 1e9:.1f} GB. "
+    f"Spread over {devices} GPUs, the weights in float32 take {held.weights / 1e9:.1f} GB of each, and the gradient with the copy that central differences keep {held.vectors / 1e9:.1f} GB. Whole in bfloat16, weights and tangent take {vectors_bytes(LLAMA_8B, 2, 2) / 1e9:.0f} GB, and the gradient in float32 {vectors_bytes(LLAMA_8B, 1) / 1e9:.0f} GB more: of {device_memory / 1e9:.0f} GB that leaves little for activations. "
     f"A training of {steps} steps on {prompts} prompts and {samples} answers takes {paper.loc['Llama-8B, training', 'total']:.0f} hours, {paper.loc['Llama-8B, training', 'samples'] / paper.loc['Llama-8B, training', 'total']:.0%} of them drawing."
 )
 
@@ -351,7 +355,7 @@ def draw(ax):
         ax.axvline(most, color=figures.COLOURS[of], linestyle=":", linewidth=1)
     figures.k_axis(ax, steps_of_batch, label="answers drawn at a time on each GPU")
     ax.set(ylabel="hours of drawing (not run)", yscale="log")
-    figures.legend(ax, loc="upper right")
+    figures.legend(ax, loc="lower left")
 
 
 first, final = by_batch.iloc[0], by_batch.iloc[-1]
@@ -362,7 +366,7 @@ figures.show(draw, alt=alt, data=by_batch)
 # ## How many prompts, then how many hours
 #
 # Hours follow from prompts and answers, and these from the size of the conflict that is to be seen: `passgrad plan` says how many, from a pilot.
-# Without one we assume the parts of the variance ({py:mod}`passgrad.measurement.planning_models` lists the assumptions): success rates from a Beta law with most prompts near 0 or 1.
+# Without one we assume the parts of the variance (`passgrad.measurement.planning_models` lists the assumptions): success rates from a Beta law with most prompts near 0 or 1.
 
 # %%
 rates = beta_rates(0.5, 0.5)
@@ -375,7 +379,7 @@ for place, row in needed.iterrows():
     for route, (machine, method) in routes.items():
         made = measurement_hours(LLAMA_8B, size, machine, directions=2, method=method)
         needed.loc[place, f"hours, {route}"] = made["total"]
-needed.drop(columns=["effect", "standard_error"])
+needed.drop(columns=["effect", "standard_error"]).round(2)
 
 # %% [markdown]
 # ## The commands
@@ -450,13 +454,13 @@ sweep.to_frame().drop(columns="state")
 # %%
 P, C = 200, 51
 n = 2 * P / (P - (C - 1))
-alone, packed = (
-    Work(1, 8, P, C, shared=shared).read / (8 if not shared else 1) for shared in (False, True)
-)
-at = {size: size * alone / Work(1, size, P, C).read for size in (2, 3)}
-assert at[2] < 2 < at[3]
+factors = {
+    size: Work(1, size, P, C, shared=False).read / Work(1, size, P, C).read for size in (2, 3)
+}
+assert factors[2] < 2 < factors[3]
 assert 2 < n < 3
-assert all(size * 250 < 2 * Work(1, size, 50, 201).read for size in range(1, 10_000, 97))
+long = [Work(1, size, 50, 201) for size in range(1, 10_000, 97)]
+assert all(one.num_samples * 250 < 2 * one.read for one in long)
 n
 
 # %% [markdown]
@@ -522,6 +526,6 @@ factor
 #
 # - engine, place of the weights and number of runs change with the size; estimator, passes, files and notebooks do not;
 # - a measurement costs five forward passes an order with an interval and one more, a training step three, whatever the model;
-# - one measured rate predicts the times of other passes, depths and batches on the small model, except where the search for a step is most of the work;
+# - one measured rate predicts the times of log-probabilities and gradients at other depths and batches to within a third, and those of derivatives only where the batch is large against the search for a step;
 # - drawing is bound by the memory that is read, not by operations, and for long answers no batch changes that;
-# - at 8B, on paper, float32 or bfloat16 in the passes decides between hours and days.
+# - at 8B, on paper, passes cost more than drawing in a measurement and about as much in training, and their precision decides between hours and days.

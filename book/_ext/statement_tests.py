@@ -27,5 +27,4 @@ class TestRole(SphinxRole):
 
 def setup(app):
     app.add_role("test", TestRole())
-    app.setup_extension("results_role")  # the other role that ties prose to files
     return {"version": str(VERSION), "parallel_read_safe": True, "parallel_write_safe": True}

@@ -186,6 +186,22 @@ def refresh_manifest() -> None:
     _update_manifest({})
 
 
+def remove(name: str) -> list[str]:
+    """Take results that ship out of the folder and the manifest; returns the names of the files.
+
+    ``name`` is a path below ``data/results``: an experiment, a profile of it, or one result without
+    its suffix. Raises UserError when the manifest has none of that name.
+    """
+    start = f"results/{name.strip('/')}"
+    gone = [file for file in manifest() if file.startswith((f"{start}/", f"{start}."))]
+    if not gone:
+        raise UserError(f"data/manifest.json has no result {name!r}; see data/results")
+    for file in gone:
+        (manifest_path().parent / file).unlink(missing_ok=True)
+    _update_manifest({}, removed=gone)
+    return gone
+
+
 def verify() -> list[str]:
     """What is wrong with the results that ship: one line a fault, empty when all files are as
     recorded.

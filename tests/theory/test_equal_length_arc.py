@@ -62,7 +62,7 @@ def test_no_step_of_the_length_exceeds_it(entries, share, seed):
     assert not ((changes > there + 1e-12).all(dim=1)).any()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(vectors)
 def test_the_angles_of_the_methods(entries):
     rows = pair(entries)
@@ -107,7 +107,7 @@ def test_a_mixture_with_the_ratio_of_a_method_makes_its_step():
         assert ends.iloc[:, 0].tolist() == pytest.approx(ends.iloc[:, 1].tolist(), abs=1e-9)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(math.pi / 2 + 1e-3, math.pi - 0.05))
 def test_mgda_and_an_inner_cagrad_raise_both_alike(first, second, psi):
     inner = first * second * math.cos(psi)

@@ -255,3 +255,20 @@ def test_two_runs_may_store_results_at_the_same_time(checkout):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(store, range(4)))
     assert len(results.manifest()) == 40
+
+
+def test_a_result_is_taken_out_with_its_files_and_its_entries(checkout):
+    get(Counter(), recompute=True)
+    other = {"parameters": {}, "modules": ["passgrad.metrics"], "compute": Counter()}
+    results.cached("two_conventions", "seed-01", recompute=True, **other)
+    (checkout / "data/results/two_conventions/cpu/seed-0.curve.parquet").unlink()
+    assert len(results.remove("two_conventions/cpu/seed-0")) == 3
+    assert results.verify() == []
+    assert {name.split(".")[0] for name in files(checkout)} == {
+        "data/results/two_conventions/cpu/seed-01"
+    }
+    assert len(results.records()) == 1
+    with pytest.raises(UserError, match="has no result 'two_conventions/cpu/seed-0'"):
+        results.remove("two_conventions/cpu/seed-0")
+    assert len(results.remove("two_conventions")) == 3
+    assert results.manifest() == {}

@@ -22,6 +22,7 @@ def pair(tables: Mapping[str, pd.DataFrame]) -> tuple[str, str] | None:
     """Names of the table of prompts and of the table of orders, None where a result has not both.
 
     Where several tables have the columns of orders, the one without a column of estimates counts.
+    Both or neither may have a column of steps.
     """
     prompts = [name for name, one in tables.items() if set(one.columns) >= _PROMPTS]
     orders = [
@@ -29,9 +30,12 @@ def pair(tables: Mapping[str, pd.DataFrame]) -> tuple[str, str] | None:
         for name, one in tables.items()
         if set(one.columns) >= _ORDERS and "standard_error" not in one.columns
     ]
-    if len(prompts) != 1 or len(orders) != 1 or not tables[orders[0]]["k"].is_unique:
+    if len(prompts) != 1 or len(orders) != 1:
         return None
-    return prompts[0], orders[0]
+    steps = ["step"] if "step" in tables[orders[0]] else []
+    if bool(steps) != ("step" in tables[prompts[0]]):
+        return None
+    return None if tables[orders[0]].duplicated([*steps, "k"]).any() else (prompts[0], orders[0])
 
 
 def gaps(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
@@ -44,6 +48,8 @@ def gaps(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
     if names is None:
         return {}
     prompts, orders = (tables[name] for name in names)
+    if "step" in orders:
+        return _worst_of_steps(prompts, orders)
     mass, p, a = (prompts[name].to_numpy(float) for name in ("mass", "success", "agreement"))
     k = orders["k"].to_numpy(float)
     weights = k[:, None] * (1 - p) ** (k[:, None] - 1)
@@ -70,6 +76,17 @@ def gaps(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
     return found
 
 
+def _worst_of_steps(prompts: pd.DataFrame, orders: pd.DataFrame) -> dict[str, float]:
+    """The gaps of every step of an ascent, and of them the largest."""
+    worst: dict[str, float] = {}
+    for step, own in orders.groupby("step"):
+        rows = prompts[prompts["step"] == step]
+        tables = {"prompts": rows.drop(columns="step"), "orders": own.drop(columns="step")}
+        for name, gap in gaps(tables).items():
+            worst[name] = max(worst.get(name, 0.0), gap)
+    return worst
+
+
 def along_a_path(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
     """The same for results along an ascent: a row a step and order, with the parts of families.
 
@@ -90,6 +107,30 @@ def along_a_path(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
     names = [name for name in orders.columns if name.startswith("part_")]
     if names:
         found["parts"] = float(((orders[names].sum(axis=1) - product) / scale).abs().max())
+    return found
+
+
+def along_a_training(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """The same for training runs that keep p and agreement of every prompt at every step, with
+    equal masses: ``training_pass_at_k``, and ``training_agreement``, E[a] less ||grad J_1||^2 over
+    E|a|.
+    """
+    steps, prompts = tables.get("steps"), tables.get("prompts")
+    if steps is None or prompts is None or not {"step", "p", "agreement"} <= set(prompts.columns):
+        return {}
+    found = {"training_pass_at_k": 0.0, "training_agreement": 0.0}
+    for place, step in enumerate(steps["step"]):
+        own = prompts[prompts["step"] == step]
+        p = own["p"].to_numpy(float)
+        for column in (one for one in steps.columns if one.startswith("pass@")):
+            value = float((1 - (1 - p) ** float(column.removeprefix("pass@"))).mean())
+            gap = abs(value - float(steps[column].iloc[place]))
+            found["training_pass_at_k"] = max(found["training_pass_at_k"], gap)
+        if "norm pass@1" in steps:
+            a = own["agreement"].to_numpy(float)
+            gap = abs(float(a.mean()) - float(steps["norm pass@1"].iloc[place]) ** 2)
+            scale = float(np.abs(a).mean()) or 1.0
+            found["training_agreement"] = max(found["training_agreement"], gap / scale)
     return found
 
 

@@ -176,7 +176,8 @@ def identities(tables: Mapping[str, pd.DataFrame], entry: Mapping[str, Any]) -> 
     ``interval``: the ends of the interval of a measured coverage, from it and the replications.
     """
     k = entry.get("parameters", {}).get("k")
-    found = columns.gaps(tables) | columns.along_a_path(tables) | columns.at_the_ends(tables, k)
+    found = columns.gaps(tables) | columns.along_a_path(tables)
+    found |= columns.at_the_ends(tables, k) | columns.along_a_training(tables)
     coverage = tables.get("coverage")
     count = entry.get("parameters", {}).get("replications")
     if coverage is not None and count and {"coverage", "low", "high"} <= set(coverage.columns):

@@ -10,7 +10,7 @@ from typing import Any
 
 from passgrad import paths
 from passgrad.claims import measured
-from passgrad.claims.outcome import number
+from passgrad.claims.outcome import compare, number
 from passgrad.claims.schema import Claim, Claims, Context, Expectation, Quoted
 from passgrad.files import write_atomic
 
@@ -67,6 +67,12 @@ def _value(claim: Claim, one: Expectation, known: dict[str, Any]) -> str:
     return number(values[one.quantity]) if one.quantity in values else "–"
 
 
+def _verdict(claim: Claim, known: dict[str, Any]) -> str:
+    """The claim's own verdict, unless what was measured contradicts it."""
+    values = known.get(claim.id, {}).get("measured")
+    return "not reproduced" if values and any(compare(claim, values)) else claim.verdict
+
+
 def _commands(claims: Claims) -> dict[str, list[Claim]]:
     """Command -> the claims that it serves, in the order of the file."""
     found: dict[str, list[Claim]] = {}
@@ -114,7 +120,7 @@ def _lasted(entry: dict[str, Any]) -> str:
 
 def book_page(claims: Claims, known: dict[str, Any]) -> str:
     """The page: verdicts at a glance, every claim with its numbers, and the tables of others."""
-    counts = Counter[str](one.verdict for one in claims.claims)
+    counts = Counter(_verdict(one, known) for one in claims.claims)
     summary = [
         (verdict, str(counts[verdict]), _MEANING[verdict]) for verdict in _ORDER if counts[verdict]
     ]
@@ -134,7 +140,7 @@ def book_page(claims: Claims, known: dict[str, Any]) -> str:
         part = [one for one in claims.claims if one.id.startswith(letter)]
         if part:
             links = [
-                (f"{{ref}}`{one.id} <claim-{one.id.lower()}>`", one.verdict, one.statement)
+                (f"{{ref}}`{one.id} <claim-{one.id.lower()}>`", _verdict(one, known), one.statement)
                 for one in part
             ]
             blocks += [f"## {title}", _table(("", "verdict", "claim"), links)]
@@ -154,7 +160,10 @@ def _minutes(value: float) -> str:
 
 
 def _entry(claim: Claim, known: dict[str, Any]) -> str:
-    lines = [f"(claim-{claim.id.lower()})=\n### {claim.id}: {claim.verdict}", claim.statement]
+    lines = [
+        f"(claim-{claim.id.lower()})=\n### {claim.id}: {_verdict(claim, known)}",
+        claim.statement,
+    ]
     lines.append(f"*{_upper(claim.source)}. {_derived(claim)}*")
     if claim.expected:
         rows = [
@@ -233,7 +242,7 @@ def _overview(claims: Claims, known: dict[str, Any]) -> str:
         first = one.expected[0] if one.expected else None
         expected = f"{first.quantity}: {first.text()}" if first else "quoted"
         value = _value(one, first, known) if first else "–"
-        rows.append((one.id, one.statement, one.source, one.verdict, expected, value))
+        rows.append((one.id, one.statement, one.source, _verdict(one, known), expected, value))
     return _table(("", "claim", "source", "verdict", "first number expected", "measured"), rows)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -52,9 +54,7 @@ def sweep(
         typer.echo(table.to_string(index=False))
         typer.echo(f"{(table['state'] == 'done').sum()} of {len(table)} runs are done.")
         return
-    # A sweep that is asked to end takes its local runs with it, as it does when interrupted.
-    signal.signal(signal.SIGTERM, _stop)
-    with Bars() as bars:
+    with _ending_like_an_interrupt(), Bars() as bars:
         made = run_sweep(opened, bars, html=html)
     if len(made.table):
         typer.echo(made.table.to_string(index=False, max_rows=_SHOWN, min_rows=_SHOWN))
@@ -72,5 +72,20 @@ def sweep(
         )
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _ending_like_an_interrupt() -> Iterator[None]:
+    """A sweep that is asked to end takes its local runs with it, as when it is interrupted.
+
+    What a shell starts in the background ignores interrupts, and so would the runs, which inherit
+    that: they could not be stopped.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

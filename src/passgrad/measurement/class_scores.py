@@ -97,18 +97,14 @@ def class_scores(
     gains = final.get("final norm gain", ())
     fold = Sketch(passes.layout, size // _REPEATS, _REPEATS, seed)  # type: ignore[arg-type]
     output = passes.model.get_output_embeddings().weight
-    use_fold = Sketch(
-        SimpleNamespace(shapes={"use": output.shape}),
-        size // _REPEATS,
-        _REPEATS,
-        seed + 1,  # type: ignore[arg-type]
-    )
+    use = SimpleNamespace(shapes={"use": output.shape})
+    use_fold = Sketch(use, size // _REPEATS, _REPEATS, seed + 1)  # type: ignore[arg-type]
     rows: dict[str, list[Tensor]] = {name: [] for name in READINGS}
     lengths: list[float] = []
     for x, basis in enumerate(bases):
         count = len(basis)
         whole = [fold.empty() for _ in range(count)]
-        use = [use_fold.empty() for _ in range(count)]
+        uses = [use_fold.empty() for _ in range(count)]
         hidden = torch.zeros(count, output.shape[1])
         gain: list[dict[str, Tensor]] = [{} for _ in range(count)]
         lengths += [0.0] * count
@@ -117,7 +113,7 @@ def class_scores(
                 assert head.matrix is not None
                 if head.hidden.any():  # the first piece behind a backward pass: its head is new
                     hidden[j] += head.hidden.cpu()
-                    use_fold.add("use", head.matrix, use[j])
+                    use_fold.add("use", head.matrix, uses[j])
                     head.hidden.zero_()
                     head.matrix.zero_()
                 fold.add(name, gradient, whole[j])
@@ -128,7 +124,7 @@ def class_scores(
                 del gradient
         for j in range(count):
             rows["all parameters"].append(_flat(fold.finish(whole[j])))
-            rows["output layer"].append(_flat(use_fold.finish(use[j])))
+            rows["output layer"].append(_flat(use_fold.finish(uses[j])))
             rows["final hidden state"].append(hidden[j].double())
             mine = [gain[j][name].double() for name in gains if name in gain[j]]
             rows["final norm gain"].append(torch.cat(mine) if mine else torch.zeros(1).double())

@@ -35,13 +35,16 @@ PRINTED_LAW: Final = (0.7, 0.95)
 @dataclass(frozen=True)
 class Settings:
     """``num_samples``: n under the printed law; the policy itself is sampled 2 n times, so that a
-    half has n too. ``centred``: compute the wrong answers' vectors as well. ``size``: of a sketch.
+    half has n too. ``centred``: compute the wrong answers' vectors as well. ``unsolved``: compute
+    the vector of the one accepted answer also for prompts that were never solved, which the exact
+    product needs. ``size``: of a sketch.
     """
 
     num_samples: int = 32
     temperature: float = PRINTED_LAW[0]
     top_p: float = PRINTED_LAW[1]
     centred: bool = True
+    unsolved: bool = True
     size: int = 2**14
     seed: int = 0
 
@@ -63,8 +66,7 @@ def study(
     :param engine: One of :func:`passgrad.lm.sampling.sample`, or "shared", which draws answers of a
         few tokens from ``network`` itself (:mod:`passgrad.lm.shared_beginnings`).
     :param single: Whether the reference is the one accepted answer. Then success rates are computed
-        exactly under both laws, every prompt has the vector of its right answer, and a completion
-        is right when its tokens are those of the reference.
+        exactly under both laws, and a completion is right when its tokens are the reference's.
     :returns: ``prompts``, one row a prompt; ``answers``, one a completion; ``vectors`` and
         ``kernel``, the upper triangle for each reading; ``facts``, one row.
     :raises UserError: What sampling and the passes raise.
@@ -110,7 +112,7 @@ def study(
     passes = CompletionPasses(network, completions, right)
     bases, labels = [], []
     for x in range(len(prompts)):
-        rows, names = _basis(right[x], columns, single, chosen.centred)
+        rows, names = _basis(right[x], columns, single, chosen)
         bases.append(torch.stack(rows) if rows else right.new_zeros(0, right.shape[1]))
         labels += [(x, *name) for name in names]
     found = class_scores(passes, bases, size=chosen.size, seed=chosen.seed, progress=progress)
@@ -224,11 +226,11 @@ def _ids(rollouts: Rollouts) -> list[list[tuple[int, ...]]]:
 
 
 def _basis(
-    right: Tensor, columns: Mapping[Law, slice], single: bool, centred: bool
+    right: Tensor, columns: Mapping[Law, slice], single: bool, settings: Settings
 ) -> tuple[list[Tensor], list[tuple[str, str]]]:
     """Rows over the completions of a prompt, and what they are: (kind, law)."""
     rows, names = [], []
-    if single:
+    if single and (settings.unsolved or right.any()):
         reference = torch.zeros_like(right)
         reference[-1] = 1
         rows.append(reference)
@@ -240,7 +242,7 @@ def _basis(
         if not single and good.any():
             rows.append(good / good.sum())
             names.append(("right", law))
-        if centred and good.any() and bad.any():
+        if settings.centred and good.any() and bad.any():
             rows.append(bad / bad.sum())
             names.append(("wrong", law))
     return rows, names

@@ -104,5 +104,5 @@ def first_conflict(prompts: DataFrame, *, largest: int = 1000) -> dict[int, floa
         p, agreement, mass = (part[name].to_numpy() for name in ("success", "agreement", "mass"))
         # Divided by k, which has no part in the sign.
         below = (1 - p) ** (orders - 1) @ (mass * agreement) < 0
-        found[int(step)] = float(orders[below.argmax(), 0]) if below.any() else float("nan")
+        found[int(str(step))] = float(orders[below.argmax(), 0]) if below.any() else float("nan")
     return found

@@ -52,6 +52,9 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "pass@8": {"k": 8},
     "GRPO": {"estimator": GRPO(epsilon=1e-4)},
 }
+#: GRPO's weight of a prompt that is solved four times in five is 2.5: with this share of the
+#: learning rate its steps are as long there as those of the others
+_SHARES = {"GRPO": 0.4}
 _LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -73,7 +76,7 @@ class Start:
 def gym_sums(*, num_prompts: Sequence[int] = (8, 2), seed: int = 0) -> Task:
     """Sums of two and of three one-digit terms from reasoning-gym's ``chain_sum``.
 
-    The sentence before the expression is left off, ``"4 + 3 ="``, and the answer is that of
+    The sentence before the expression is left off, ``"4 + 3 = "``, and the answer is that of
     reasoning-gym, ended by a newline. Only sums with an answer of one or two digits are taken, each
     once.
 
@@ -92,11 +95,11 @@ def gym_sums(*, num_prompts: Sequence[int] = (8, 2), seed: int = 0) -> Task:
         )  # fmt: skip
         found: dict[str, str] = {}
         for item in items:
-            question = item["question"].rsplit(": ", 1)[-1]
+            question = item["question"].rsplit(": ", 1)[-1] + " "
             if re.fullmatch(r"\d{1,2}", item["answer"]) and len(found) < count:
                 found[question] = item["answer"]
         group = {2: "two terms", 3: "three terms"}[terms]
-        prompts += [Prompt("", x, answer, group, x) for x, answer in found.items()]
+        prompts += [Prompt("", x, answer, group, x.strip()) for x, answer in found.items()]
     return Task("gym sums", tuple(prompts), exact_match, "\n", 4)
 
 
@@ -139,13 +142,11 @@ def prepare(
     wanted = torch.tensor([targets[groups.index(x.group)] for x in task.prompts]).double()
     theta = world.own_parameters()
     adam = torch.optim.Adam([theta], betas=(0.9, 0.99))
-    p = world.success(theta)
     for step in range(1, steps + 1):
         adam.param_groups[0]["lr"] = learning_rate * min(1.0, (steps + 4 - step) / (0.6 * steps))
-        # The weights lag by a step, which saves a forward pass.
+        p = world.success(theta).clamp(1e-6, 1 - 1e-6)
         weights = world.masses * (wanted / p - (1 - wanted) / (1 - p))
-        p, rows = world.vjp(theta, weights[None])
-        p = p.clamp(1e-6, 1 - 1e-6)
+        _, rows = world.vjp(theta, weights[None])
         theta.grad = -rows[0]
         adam.step()
     start = Start(adapted, tokenizer, task, world, theta)
@@ -205,10 +206,10 @@ def train(
     objective: str,
     seed: int,
     *,
-    steps: int = 6,
-    learning_rate: float = 0.3,
-    batch_prompts: int = 3,
-    num_generations: int = 8,
+    steps: int = 8,
+    learning_rate: float = 0.15,
+    batch_prompts: int = 5,
+    num_generations: int = 16,
     measure_every: int = 3,
 ) -> dict[str, DataFrame]:
     """One run from ``start``, which is left as it was.
@@ -240,7 +241,8 @@ def train(
             warnings.simplefilter("ignore", kind)
         args = GRPOConfig(
             folder, loss_type="dr_grpo", scale_rewards="none", max_grad_norm=1e9, optim="sgd",
-            learning_rate=learning_rate, lr_scheduler_type="constant", max_steps=steps,
+            learning_rate=learning_rate * _SHARES.get(objective, 1.0),
+            lr_scheduler_type="constant", max_steps=steps,
             num_generations=num_generations, max_completion_length=task.max_new_tokens,
             per_device_train_batch_size=batch_prompts * num_generations, seed=seed,
             gradient_checkpointing=False, bf16=False, use_cpu=True, report_to="none",
@@ -275,17 +277,27 @@ def run(
     layers: int,
     steps: int,
     learning_rate: float,
+    batch_prompts: int,
+    num_generations: int,
 ) -> dict[str, DataFrame]:
     """One training run by the name of its task, ``"conventions"`` or ``"reasoning-gym"``: the
     tables of :func:`train`, and the checkpoint that they start from.
 
-    The checkpoint of the last call is kept for the next one. Everything is a plain value, so that
+    The checkpoints of the last two tasks are kept. Everything is a plain value, so that
     the run can be stored under its arguments.
 
     :raises UserError: For another task, and as the parts do.
     """
     start = _start(task, model, tuple(num_prompts), tuple(targets), warmup_steps, layers)
-    return train(start, objective, seed, steps=steps, learning_rate=learning_rate)
+    return train(
+        start,
+        objective,
+        seed,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch_prompts=batch_prompts,
+        num_generations=num_generations,
+    )
 
 
 def make_task(task: str, num_prompts: Sequence[int]) -> Task:
@@ -299,7 +311,7 @@ def make_task(task: str, num_prompts: Sequence[int]) -> Task:
     raise UserError(f"task {task!r} is none of: conventions, reasoning-gym")
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _start(
     task: str,
     model: str,

@@ -83,3 +83,9 @@ def test_a_check_is_found_by_its_own_module_only():
     for name in ("toy", "toy.conflict", "toy._curve", "toy.nothing", "nothing.step", "os.getcwd"):
         with pytest.raises(Exception, match="there is no check"):
             checks.find(name)
+
+
+def test_every_stored_experiment_is_described():
+    card = (ROOT / "data" / "README.md").read_text()
+    for folder in (ROOT / "data" / "results").iterdir():
+        assert f"| `{folder.name}` |" in card

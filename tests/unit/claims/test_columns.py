@@ -97,3 +97,34 @@ def test_the_ends_of_a_path_are_those_of_the_prompts():
     assert columns.at_the_ends(tables, 3)["end"] > 0.01
     assert columns.at_the_ends(tables, None) == {}
     assert columns.at_the_ends({"path": path}, 2) == {}
+
+
+def test_every_step_of_an_ascent_is_looked_at(tables):
+    both = {
+        name: pd.concat([frame.assign(step=step) for step in (0, 3)], ignore_index=True)
+        for name, frame in tables.items()
+    }
+    assert max(columns.gaps(both).values()) < 1e-12
+    both["conflict"].loc[6, "inner_product"] *= 1.01
+    assert columns.gaps(both)["inner_product"] > columns.TOLERANCE
+    assert columns.gaps({"conflict": both["conflict"], "prompts": tables["prompts"]}) == {}
+
+
+def test_a_training_run_follows_from_its_prompts():
+    prompts = pd.DataFrame(
+        {"step": [0, 0, 1, 1], "p": [0.2, 0.6, 0.4, 0.8], "agreement": [0.3, -0.1, 0.5, 0.3]}
+    )
+    steps = pd.DataFrame(
+        {"step": [0.0, 1.0], "pass@1": [0.4, 0.6], "pass@2": [0.6, 0.8],
+         "norm pass@1": [0.1**0.5, 0.4**0.5]}
+    )  # fmt: skip
+    tables = {"prompts": prompts, "steps": steps}
+    assert max(columns.along_a_training(tables).values()) < 1e-12
+    for column, identity in (
+        ("pass@2", "training_pass_at_k"),
+        ("norm pass@1", "training_agreement"),
+    ):
+        changed = steps.copy()
+        changed.loc[1, column] += 0.01
+        assert columns.along_a_training(tables | {"steps": changed})[identity] > 2e-4
+    assert columns.along_a_training({"steps": steps}) == {}

@@ -47,3 +47,12 @@ def test_the_appendix_escapes_what_markdown_reads(claims):
 def test_runs_of_ids_are_shortened():
     chosen = load().select(["C1", "C2", "C3", "C16", "C17", "E1"])
     assert render._ids(list(chosen)) == "C1 to C3, C16, C17, E1"
+
+
+def test_a_measured_value_that_contradicts_the_verdict_shows(claims):
+    page = render.book_page(claims, {"C1": {"measured": {"cosine": 0.3}}})
+    assert "### C1: not reproduced" in page
+    assert "| not reproduced | 1 | measured, and otherwise |" in page
+    assert "| C1 | One is one. | Section 1 | not reproduced |" in render.artifact(
+        claims, {"C1": {"measured": {"cosine": 0.3}}}
+    )

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,11 +12,14 @@ from passgrad.measurement import estimate_conflict
 from passgrad.measurement.as_printed import (
     RIGHT_ONLY,
     Step,
+    ablation,
     as_samples,
+    counts_for,
     estimate,
     exact,
     kept_prompts,
     replicate,
+    sign_shares,
     steps,
     weight,
 )
@@ -195,3 +199,32 @@ def test_what_does_not_fit(vectors):
     assert Step("x").reading == "all parameters"
     nothing = estimate(vectors, steps()[3], [torch.zeros(3).long()], N, K)
     assert float(nothing.inner) == 0
+
+
+def test_the_whole_way_as_a_table(vectors):
+    generator = torch.Generator().manual_seed(1)
+    rewards = {
+        law: (torch.rand(3, size, generator=generator) < P[:, None]).double()
+        for law, size in (("printed", N), ("policy", 2 * N))
+    }
+    table = ablation(vectors, rewards, N, K, band=(0.5, 0.4), replications=50)
+    assert table["step"].tolist() == [step.name for step in steps()]
+    by_hand = estimate(vectors, steps()[-1], counts_for(steps()[-1], rewards, N), N, K)
+    assert table["product"].iloc[-1] == pytest.approx(float(by_hand.inner))
+    none = {name: torch.full((3,), -1) for name in ("printed", "policy")}
+    bare = PromptVectors(vectors.kernels, vectors.right, none)
+    fewer = ablation(bare, rewards, N, K, band=(0.5, 0.4), replications=50)
+    assert not fewer["step"].str.startswith("centred").all()
+    assert (fewer["product"].to_numpy()[-1] == table["product"].to_numpy()[-1]).all()
+
+
+def test_shares_of_signs_follow_the_enumeration(vectors):
+    table = sign_shares(vectors, {"printed": P, "policy": P}, N, K, replications=4000).set_index(
+        "step"
+    )
+    assert np.allclose(table[["right", "wrong", "none"]].sum(axis=1), 1)
+    step = {one.name: one for one in steps()}["T = 1"]
+    counts, law = every_count(N, P)
+    truth = exact(vectors, "all parameters", P, [K])[0][0]
+    right = float(law @ (estimate(vectors, step, [counts], N, K).inner * truth > 0).double())
+    assert table.loc["T = 1", "right"] == pytest.approx(right, abs=4 * 0.5 / 4000**0.5)

@@ -1,5 +1,7 @@
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -7,7 +9,13 @@ from passgrad.errors import UserError
 from passgrad.interference import conflict
 from passgrad.objectives import PassAtK
 from passgrad.training.ascent import ascend
-from passgrad.training.conflict_life import VANISHING, conflict_along, conflict_life, phases
+from passgrad.training.conflict_life import (
+    VANISHING,
+    _without_vanished,
+    conflict_along,
+    conflict_life,
+    phases,
+)
 from passgrad.training.directions import Adam
 from passgrad.worlds.bandit import TwoPointBandit
 
@@ -94,6 +102,12 @@ def test_no_cosine_where_the_gradients_have_vanished():
     assert not near["cosine"].isna().any()
     assert (far["norm"][2:] < VANISHING * far["norm"][:2].to_numpy()).all()
     assert far["cosine"].isna().tolist() == [False, False, True, True]
+
+
+def test_either_gradient_may_vanish():
+    orders = pd.DataFrame({"norm": [1.0, 2.0, 0.5, 1.9e-6, 0.5, 0.5], "cosine": [0.1] * 6})
+    _without_vanished(orders, np.array([3.0, 3.1e-6, 2.9e-6]), 2)
+    assert orders["cosine"].isna().tolist() == [False, False, False, True, True, True]
 
 
 def test_measurements_may_be_in_another_precision():

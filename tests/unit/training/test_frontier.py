@@ -8,7 +8,8 @@ import torch
 from passgrad.errors import UserError
 from passgrad.objectives import PassAtK
 from passgrad.training.ascent import ascend
-from passgrad.training.directions import AdamMetric, FisherMetric
+from passgrad.training.conflict_free import ConflictFreeDirection
+from passgrad.training.directions import AdamMetric, Euclidean, FisherMetric
 from passgrad.training.frontier import frontier, method
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
 from passgrad.worlds.tabular import TabularSoftmax
@@ -141,12 +142,18 @@ def test_without_shared_parameters_surgery_is_the_sum_and_constrained_is_pass_at
     np.testing.assert_allclose(path.loc["constrained"], path.loc["pass@k"], rtol=1e-12)
 
 
-def test_a_metric_with_a_state_sees_one_path():
-    names = ["pass@1", "pass@k"]
-    options = {"k": 10, "steps": 3, "length": 0.01, "make_metric": lambda: AdamMetric(0.9)}
-    both = frontier(TwoPointBandit(), THETA, names, **options)["path"]
-    alone = frontier(TwoPointBandit(), THETA, names[1:], **options)["path"]
-    pd.testing.assert_frame_equal(both[both["method"] == "pass@k"].reset_index(drop=True), alone)
+@pytest.mark.parametrize("make", [Euclidean, lambda: FisherMetric(0.1), lambda: AdamMetric(0.9)])
+def test_with_own_lengths_it_is_the_path_of_the_direction(make):
+    """A metric with a state, such as Adam's, must see every step of its path and no other."""
+    world, names = TwoPointBandit(), ["pass@1", "pcgrad", "constrained"]
+    path = frontier(world, THETA, names, steps=3, step_size=0.02, make_metric=make)["path"]
+    for name in names[1:]:
+        direction = ConflictFreeDirection(10, aggregator=name, metric=make())
+        trace = ascend(world, THETA, direction, step_size=0.02, steps=3)
+        rows = path[path["method"] == name]
+        np.testing.assert_allclose(rows["pass_at_k"], trace.pass_at_k(10), rtol=1e-12)
+        history = direction.to_frame()
+        np.testing.assert_allclose(rows["cosine"].iloc[:3], history["cosine"], rtol=1e-9)
 
 
 def test_what_goes_wrong_is_named():

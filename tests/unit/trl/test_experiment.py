@@ -25,7 +25,7 @@ def small_task():
 def start(tiny):
     from passgrad.trl.experiment import prepare
 
-    return prepare(*tiny, small_task(), targets=(0.7, 0.2), steps=40, learning_rate=0.02, layers=2)
+    return prepare(*tiny, small_task(), targets=(0.7, 0.2), steps=150, learning_rate=0.01, layers=2)
 
 
 def test_the_checkpoint_has_the_rates_that_were_asked_for(start):
@@ -129,8 +129,8 @@ def test_sums_of_reasoning_gym():
     assert [x.group for x in task.prompts] == ["two terms"] * 5 + ["three terms"] * 3
     assert len({x.question for x in task.prompts}) == 8
     for x in task.prompts:
-        assert x.question.endswith("=")
-        assert 0 <= int(x.answer) == eval(x.question[:-1])
+        assert x.question.endswith(" = ")
+        assert 0 <= int(x.answer) == eval(x.question[:-2])
         assert task.verify(x.answer, x)
         assert not task.verify(x.answer + " ", x)
     assert task == gym_sums(num_prompts=(5, 3), seed=1)

@@ -5,17 +5,27 @@ The seeds are those that are stored; every number is the worst or the mean of th
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
+
 from passgrad import paths, results
+from passgrad.errors import UserError
 
 EXPERIMENT = "conflict_free"
 
 
+def _paths() -> list[pd.DataFrame]:
+    """One row a method and step, a table a seed."""
+    names = sorted(file.stem for file in (paths.results() / EXPERIMENT / "cpu").glob("seed-*.json"))
+    if not names:
+        raise UserError(f"no stored result of {EXPERIMENT}; run make results")
+    return [results.load(EXPERIMENT, name)["path"].sort_values("step") for name in names]
+
+
 def _changes() -> list[dict[str, tuple[float, float]]]:
     """Change of pass@1 and pass@k over all steps: method -> (of pass@1, of pass@k), a seed each."""
-    folder = paths.results() / EXPERIMENT / "cpu"
     found = []
-    for file in sorted(folder.glob("seed-*.json")):
-        path = results.load(EXPERIMENT, file.stem)["path"].sort_values("step")
+    for path in _paths():
         changes = {}
         for method, rows in path.groupby("method"):
             values = rows[["pass_at_1", "pass_at_k"]].to_numpy(float)
@@ -26,12 +36,24 @@ def _changes() -> list[dict[str, tuple[float, float]]]:
 
 
 def prices() -> dict[str, float]:
-    """What ascending one objective costs the other: the smallest loss over seeds."""
-    seeds = _changes()
+    """What a step up one objective does to the other: the largest change by the first step, and the
+    share of all steps in which its sign is that of the cosine before the step.
+    """
+    seeds = _paths()
+    first: dict[str, list[float]] = {"1": [], "k": []}
+    right = counted = 0
+    for path in seeds:
+        for method, other in (("pass@k", "1"), ("pass@1", "k")):
+            rows = path[path["method"] == method].dropna(subset="cosine")
+            change = rows[f"realised_{other}"].to_numpy(float)
+            first[other].append(float(change[0]))
+            right += int((np.sign(change) == np.sign(rows["cosine"].to_numpy(float))).sum())
+            counted += len(rows)
     return {
         "seeds": len(seeds),
-        "pass_at_1_up_pass_at_k": max(one["pass@k"][0] for one in seeds),
-        "pass_at_k_up_pass_at_1": max(one["pass@1"][1] for one in seeds),
+        "pass_at_1_by_a_step_up_pass_at_k": max(first["1"]),
+        "pass_at_k_by_a_step_up_pass_at_1": max(first["k"]),
+        "foretold": right / counted,
     }
 
 
