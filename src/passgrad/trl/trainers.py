@@ -191,8 +191,8 @@ class PassKMixin:
 
     def _log_success(self, metrics: Any, rewards: Tensor) -> None:
         n = rewards.shape[1]
-        orders = {1, n, *(k for k in self.plan.orders if k <= n)}
-        for k in sorted(orders):
+        orders = {1, n, *self.plan.orders, *(one.order for one in self._watchers)}
+        for k in sorted(k for k in orders if k <= n):
             value = float(max_at_k(rewards, k).nanmean())
             if value == value:
                 metrics[f"passk/pass@{k}"].append(value)

@@ -66,6 +66,14 @@ def test_a_run_and_the_same_again(start):
     assert steps["batch pass@1"].isna()[2]
 
 
+@pytest.mark.parametrize("objective", ["pass@1", "pass@4", "GRPO"])
+def test_the_batch_tells_pass_at_8_whatever_is_trained(start, objective):
+    from passgrad.trl.experiment import train
+
+    steps = train(start, objective, 3, **SMALL | {"steps": 1}, num_generations=12)["steps"]
+    assert 0 <= steps["batch pass@1"][0] <= steps["batch pass@8"][0] <= 1
+
+
 def test_a_small_step_does_what_is_predicted(start):
     from passgrad.trl.experiment import train
 
