@@ -9,8 +9,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := smollm2-135m
 PROFILE ?= cpu
-# A local JSON-lines file of GSM8K; empty: the hub, by name
+# Local JSON-lines files of GSM8K and of MATH; empty: the hub, by name
 GSM8K ?=
+MATH ?=
+# The chapters that read stored results
+STORED := 07_language_exact 08_language_sampled 09_estimating_conflict 11_life_of_a_conflict \
+  12_training_pass_at_k 13_conflict_free 14_math_conflict 15_laptop_to_cluster
 # One claim of claims.yml, or several; empty: all
 CLAIM ?=
 # Arguments for pytest: make test ARGS="-k toy"
@@ -23,7 +27,7 @@ JOBS ?= 2
 help: ## Show this list
 	@echo "Targets:"
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
-	@echo "First time: make book (about half an hour on two cores), then open _build/html/index.html"
+	@echo "First time: make book (about 40 minutes on two cores), then open _build/html/index.html"
 
 book: env model ## Execute the chapters that changed and build _build/html
 	$(BIN)/passgrad book --profile $(PROFILE)
@@ -43,10 +47,15 @@ run: env model ## Run one notebook: make run NB=04_toy PROFILE=smoke
 	@test -n "$(NB)" || { echo "name a notebook: make run NB=04_toy PROFILE=smoke" >&2; exit 2; }
 	$(BIN)/passgrad run "$(NB)" --profile $(PROFILE)
 
-results: env model ## Recompute the results that ship in data/results (half an hour on two cores)
-	$(BIN)/passgrad run notebooks/07_language_exact.py --profile cpu -p recompute=true
-	$(BIN)/passgrad run notebooks/08_language_sampled.py --profile cpu -p recompute=true -p gsm8k_path="$(abspath $(GSM8K))"
+results: env model ## Recompute what ships in data/results (hours; NB=12_training_pass_at_k for one chapter)
+	for chapter in $(or $(NB),$(STORED)); do \
+	  files=(); \
+	  case "$$chapter" in 08_*|14_*) files+=(-p gsm8k_path="$(abspath $(GSM8K))");; esac; \
+	  case "$$chapter" in 14_*) files+=(-p math_path="$(abspath $(MATH))");; esac; \
+	  $(BIN)/passgrad run "$$chapter" --profile cpu -p recompute=true $${files[@]+"$${files[@]}"}; \
+	done
 	$(MAKE) figures
+	$(BIN)/passgrad verify
 
 figures: env ## Draw the figure of the README from the stored results
 	$(BIN)/python scripts/readme_figure.py

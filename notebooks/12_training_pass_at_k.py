@@ -195,7 +195,7 @@ trainer.record()
 #
 # Every run of a task starts from one checkpoint.
 # It is made by exact steps that bring the easy prompts and the hard ones to given success rates (`targets`).
-# So the rates at the start are designed, and about the same for both tasks. What the gradients do to each other is the model's own.
+# So the rates at the start are designed, and reached as far as the adapter gets in so many steps. What the gradients do to each other is the model's own.
 # Each run is stored on its own.
 
 # %%

@@ -20,6 +20,7 @@ LINKED = [
     "_toc.yml",
     "book",
     "data",
+    "examples",
     "pyproject.toml",
     "requirements",
     "src",

@@ -22,7 +22,7 @@ def source(request):
 
 @pytest.fixture
 def cells(source):
-    return notebooks._split(source.read_text(encoding="utf-8")).cells
+    return notebooks.split(source.read_text(encoding="utf-8")).cells
 
 
 def test_there_are_notebooks():

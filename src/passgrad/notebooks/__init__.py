@@ -57,6 +57,3 @@ __all__ = [
     "key",
     "provenance_markdown",
 ]
-
-#: the former name of :func:`split`
-_split = split
