@@ -16,7 +16,7 @@
 # (sec-math-conflict)=
 # # Measuring interference in LLM mathematics
 #
-# **Result.** The printed measurement of the paper, rebuilt on a small model whose exact gradients are known, has the wrong sign in a large share of samples on one of three such data sets, and on another it often has no prompts left.
+# **Result.** The printed measurement of the paper, rebuilt on a small model whose exact gradients are known, has the wrong sign in a large share of samples on one of four such data sets, and on another it often has no prompts left; where success rates lie close together it is right.
 # Which layer is read and which prompts are kept can change the sign; the sum in place of a mean and the prompts with $c = 0$ change the size alone.
 # Without the filter the sign is right more often, and only unbiased weights with different answers in the two gradients are right on average, at the price of wide intervals.
 # The models of the paper were not run, so this says how far the printed numbers can be trusted, and not what the right ones are.
@@ -53,8 +53,10 @@ from passgrad.measurement.as_printed import (
     steps,
     weight,
 )
-from passgrad.measurement.llm_plan import Work, plan_table
-from passgrad.measurement.math_study import Settings, rewards_of, study, vectors_of
+from passgrad.measurement.cost import Work
+from passgrad.measurement.cost_hours import H100, plan_table
+from passgrad.measurement.math_study import Settings, rewards_of, study
+from passgrad.measurement.study_vectors import check_size, read_vectors
 from passgrad.objectives import PassAtK
 from passgrad.tasks.arithmetic import arithmetic
 from passgrad.tasks.conventions import conventions
@@ -76,12 +78,15 @@ datasets: list = [
     "conventions",
     "arithmetic",
     "chain_sum",
+    "gcd",
     "gsm_symbolic",
     "gsm8k",
     "math",
-]  # what is asked; gcd too
+]  # what is asked
 prompting: str = "few-shot"  # few-shot, or chat: each question as a message, judged by math-verify
 engine: str = "shared"  # shared: short answers with nothing computed twice; vllm; transformers
+device: str = "cpu"  # where the passes run; vllm takes the first GPU whole, so beside it cuda:1
+precision: str = "float32"  # of the weights in the passes, or bfloat16
 seed: int = 0  # choice of the prompts, and seed of the engine
 num_samples: int = 32  # n, answers a prompt under the printed law; twice as many at temperature 1
 k: int = 32  # order of pass@k, not above num_samples
@@ -100,13 +105,15 @@ top_p: float = 0.95  # of the printed sampling law
 centred: list = ["conventions", "arithmetic"]  # with gradients of wrong answers
 whole: list = ["conventions", "arithmetic", "chain_sum", "gcd"]  # with those of unsolved prompts
 sketch_size: int = 16384  # numbers that a gradient over all weights is folded to
+products_gb: float = 4.0  # memory that the products of all pairs of vectors may take
 warmup_steps: int = 6  # steps up pass@1 before the two families of sums are measured
 warmup_step_size: float = 0.001  # their size
 replications: int = 2000  # new answers, to see the law of an estimate
 chat_prompts: int = 4  # prompts that are asked in chat, for comparison
 chat_samples: int = 4  # answers to each
 chat_tokens: int = 40  # longest answer in chat
-regime_mixes: list = ["conventions"]  # what is fine-tuned: conventions, arithmetic
+regime_model: str = "smollm2-135m"  # what is fine-tuned, by exact steps
+regime_mixes: list = ["conventions", "arithmetic"]  # on which sums
 regime_seeds: list = [0]  # choices of the sums along the fine-tuning
 regime_steps: int = 6  # steps of it
 regime_step_size: float = 0.001  # their size
@@ -151,13 +158,17 @@ print(example.text + example.answer)
 
 # %% [markdown]
 # One call a data set draws answers under both sampling laws and takes the inner products of the mean scores of right and wrong answers, over all weights and in three readings of "the final hidden layer".
-# It takes minutes, so what it found is stored with the book.
+# It takes minutes a data set, so what it found is stored with the book.
 
 
 # %%
 def measure(name):
-    network, tokenizer = load_model(model)
+    network, tokenizer = load_model(model, dtype=getattr(torch, precision))
+    network.to(device)
     task, place = makers[name](), model
+    single = prompting == "few-shot" and name != "math"
+    size = {"single": single, "centred": name in centred, "most_bytes": products_gb * 1e9}
+    check_size(len(task.prompts), **size)
     if name in warmed:
         world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop)
         path = ascend(world, None, PassAtK(1), step_size=warmup_step_size, steps=warmup_steps)
@@ -171,7 +182,6 @@ def measure(name):
     chosen = Settings(
         num_samples, temperature, top_p, name in centred, name in whole, sketch_size, seed
     )
-    single = prompting == "few-shot" and name != "math"
     return study(place, network, tokenizer, task, single=single, settings=chosen, engine=engine)
 
 
@@ -182,6 +192,8 @@ common = {
     "short_prompts": short_prompts, "word_prompts": word_prompts,
     "warmup": [warmup_steps, warmup_step_size], "longest_problem": longest_problem,
 }  # fmt: skip
+if precision != "float32":
+    common["precision"] = precision
 tasks = ["arithmetic", "conventions", "gym", "math", "short_answers"]
 used = ["measurement.math_study", "training.ascent", "worlds.language"]
 modules = [f"passgrad.{name}" for name in [*used, *(f"tasks.{name}" for name in tasks)]]
@@ -196,7 +208,11 @@ for name in datasets:
     except UserError as error:
         missing[name] = str(error)
 remarks = [f"{name} is left out: {reason}." for name, reason in missing.items()]
-Markdown(" ".join(remarks) or "All data sets are there.")
+took = sum(one.record["wall_seconds"] for one in found.values()) / 60
+Markdown(
+    f"{len(found)} of {len(datasets)} data sets are there; drawing and passing took {took:.0f} minutes in all on the machine that made them. "
+    + " ".join(remarks)
+)
 
 
 # %%
@@ -225,27 +241,10 @@ summary.round(3)
 # %% [markdown]
 # "easy" and "hard" are the prompts that the printed filter keeps, from answers at $T = 0.7$; "c = 0" are those that it drops as unsolved.
 
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Success rates at T = 1 by data set: exact where one answer is accepted, otherwise shares of the answers. Arithmetic spreads over the whole range; word problems lie near zero.", "name": "fig-math-success"}, "image": {"alt": "Histograms of success rates for each data set."}}
-def draw(axes):
-    for ax, name in zip(np.ravel(axes), found, strict=False):
-        figures.histogram(ax, rates(name)[0], of=name, label="", binrange=(0, 1), bins=20)
-        ax.set(xlabel="success rate p(x)", ylabel="prompts", xlim=(0, 1))
-        figures.panel(ax, name)
-    for ax in np.ravel(axes)[len(found) :]:
-        ax.set_axis_off()
-
-
-parts = [f"{name}: pass@1 {row['pass@1']:.2f}, largest p {row['largest p']:.2f}" for name, row in summary.iterrows()]  # fmt: skip
-data = pd.concat([pd.DataFrame({"data set": name, "success": rates(name)[0]}) for name in found])
-alt = f"Histograms of success rates. {'; '.join(parts)}."
-figures.show(draw, alt=alt, data=data, nrows=2, ncols=4, size=(9.5, 4.6))
-
 # %% [markdown]
 # ### The same questions in chat
 #
 # Some of the sums above as messages, without examples, judged by math-verify.
-# What chat costs is less the share of right answers than that no two answers are alike: each has to be read by itself, and no success rate is the probability of one text.
 
 
 # %%
@@ -270,14 +269,36 @@ chat = results.cached(
     modules=["passgrad.tasks.short_answers", "passgrad.tasks.gym", "passgrad.tasks.verifiers", "passgrad.lm.sampling", "passgrad.lm.transformers_engine"],
     compute=chat_study, seed=seed, recompute=recompute, model_sha256=weights_sha256(model),
 )["answers"]  # fmt: skip
+
+# %% tags=["hide-input"]
+in_chat_rates = chat.groupby("prompt_id", sort=False)["reward"].mean()
+behind = ""
+if "chain_sum" in found and prompting == "few-shot":
+    same = found["chain_sum"]["prompts"].set_index("prompt_id")["success"]
+    behind = f" Behind examples pass@1 on the same {len(in_chat_rates)} sums is {same[in_chat_rates.index].mean():.0%}."
 Markdown(
-    f"In chat {chat['reward'].mean():.0%} of {len(chat)} answers are right, {chat['completion'].nunique()} are distinct, and {(chat['finish_reason'] == 'length').mean():.0%} run into the limit of {chat_tokens} tokens. "
-    + (
-        f"Behind examples pass@1 on the same data set is {summary.loc['chain_sum', 'pass@1']:.0%}."
-        if "chain_sum" in found
-        else ""
-    )
+    f"In chat {chat['reward'].mean():.0%} of {len(chat)} answers are right, {chat['completion'].nunique()} are distinct, and {(chat['finish_reason'] == 'length').mean():.0%} run into the limit of {chat_tokens} tokens.{behind} "
+    "An answer that is unlike all others has to be passed over by itself, and a success rate is no longer the probability of one text: in chat it can only be counted."
 )
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Success rates at T = 1 by data set: exact where one answer is accepted, otherwise shares of the answers; last panel: the sums that were asked in chat. Where nearly all mass lies in the first bar a prompt is hardly ever solved.", "name": "fig-math-success"}, "image": {"alt": "Histograms of success rates for each data set and for sums asked in chat."}}
+def draw(axes):
+    flat = np.ravel(axes)
+    for ax, (name, p) in zip(flat, asked_rates.items(), strict=False):
+        of = "chain_sum" if name == "chain_sum, chat" else name
+        figures.histogram(ax, p, of=of, label="", binrange=(0, 1), bins=20)
+        ax.set(xlabel="success rate p(x)", ylabel="prompts", xlim=(0, 1))
+        figures.panel(ax, name)
+    for ax in flat[len(asked_rates) :]:
+        ax.set_axis_off()
+
+
+asked_rates = {name: rates(name)[0] for name in found} | {"chain_sum, chat": in_chat_rates.to_numpy()}  # fmt: skip
+parts = [f"{name}: mean {p.mean():.2f}, largest {p.max():.2f}" for name, p in asked_rates.items()]
+data = pd.concat([pd.DataFrame({"asked": name, "success": p}) for name, p in asked_rates.items()])
+alt = f"Histograms of success rates. {'; '.join(parts)}."
+figures.show(draw, alt=alt, data=data, nrows=-(-len(asked_rates) // 4), ncols=4, size=(9.5, 4.6))
 
 # %% [markdown]
 # ## As printed
@@ -327,11 +348,9 @@ printed_weights
 band = (easy, hard)
 order = [step.name for step in steps(band)]
 again = {"band": band, "replications": replications, "seed": seed}
-# A data set that was never solved has nothing to differentiate.
-alive = {name: one for name, one in found.items() if len(one["vectors"])}
-vectors = {name: vectors_of(one.tables) for name, one in alive.items()}
+vectors = {name: read_vectors(one.tables) for name, one in found.items()}
 parts, truths = [], {}
-for name, one in alive.items():
+for name, one in found.items():
     rewards = {law: rewards_of(one.tables, law) for law in ("printed", "policy")}
     parts.append(ablation(vectors[name], rewards, num_samples, k, **again).assign(dataset=name))
     p, known = rates(name)
@@ -339,9 +358,8 @@ for name, one in alive.items():
         both = exact(vectors[name], "all parameters", torch.tensor(p), [k])
         truths[name] = tuple(float(value[0]) for value in both)
 steps_taken = pd.concat(parts, ignore_index=True)
-cosines = steps_taken.pivot(index="step", columns="dataset", values="cosine").loc[
-    order, list(alive)
-]
+cosines = steps_taken.pivot(index="step", columns="dataset", values="cosine")
+cosines = cosines.reindex(index=order, columns=list(found))
 cosines.loc["exact"] = pd.Series({name: one[1] for name, one in truths.items()})
 cosines.round(2)
 
@@ -368,7 +386,7 @@ def draw(axes):
         ax.axvline(len(order) - 0.5, color=figures.COLOURS["neutral"], linewidth=0.8)
     axes[0].set(ylabel="cosine", ylim=(-1.05, 1.05))
     axes[1].set(ylabel="|product|", yscale="log")
-    figures.legend(axes[1], loc="lower right", fontsize=8)
+    figures.legend(axes[0], loc="lower right", fontsize=8, ncols=2)
 
 
 usable = {name: part[part["product"] != 0] for name, part in steps_taken.groupby("dataset", sort=False)}  # fmt: skip
@@ -390,9 +408,12 @@ told = [
     f"{name}: " + (f"the sign changes at {', '.join(f'*{one}*' for one in where)}" if where else "no step changes the sign")
     for name, where in flips.items()
 ]  # fmt: skip
+printed_counts = {name: one["prompts"]["correct_printed"] for name, one in found.items()}
+alike = [f"*{name}*" for name, c in printed_counts.items() if c[c > 0].nunique() == 1]
 Markdown(
     "In this sample, " + "; ".join(told) + ". "
     "The steps *mean, not sum* and *c = 0 back* change sizes only, as {prf:ref}`prop-choices-of-size` says."
+    + (f" All prompts that were solved at $T = 0.7$ were solved equally often on {' and '.join(alike)}: then the weights are alike and the printed cosine is 1, whatever the gradients are." if alike else "")
 )  # fmt: skip
 
 # %% [markdown]
@@ -407,12 +428,26 @@ for name in truths:
     columns = {"printed": "success_printed", "policy": "success"}
     success = {law: torch.tensor(prompts[one].to_numpy()) for law, one in columns.items()}
     parts.append(sign_shares(vectors[name], success, num_samples, k, **again).assign(dataset=name))
-signs = pd.concat(parts, ignore_index=True)
+signs = pd.concat([pd.DataFrame(columns=["step", "dataset", "right", "wrong"]), *parts])
 signs["text"] = [f"{right:.2f} ({wrong:.2f})" for right, wrong in zip(signs["right"], signs["wrong"], strict=True)]  # fmt: skip
+last = pd.DataFrame({"step": "exact cosine", "dataset": name, "text": f"{one[1]:.2f}"} for name, one in truths.items())  # fmt: skip
+table = pd.concat([signs, last]).pivot(index="step", columns="dataset", values="text")
 plain = [name for name in order if not name.startswith("centred")]
-table = signs.pivot(index="step", columns="dataset", values="text").loc[plain, list(truths)]
-table.loc["exact cosine"] = [f"{truths[name][1]:.2f}" for name in truths]
-table
+table.reindex(index=[*plain, "exact cosine"], columns=list(truths))
+
+# %% tags=["hide-input"]
+by_step = signs.set_index(["step", "dataset"])
+lines = []
+for name in truths:
+    first, free, fitted = (by_step.loc[step, name] for step in ("all parameters", "no filter", "cross-fitted"))  # fmt: skip
+    lines.append(
+        f"*{name}* (standard deviation of $p$: {summary.loc[name, 'sd of p']:.2f}): filtered, the sign over all parameters is right in {first['right']:.0%} of samples, wrong in {first['wrong']:.0%} and missing in {first['none']:.0%}; without the filter right in {free['right']:.0%}; cross-fitted in {fitted['right']:.0%}."
+    )
+Markdown("\n".join(f"- {line}" for line in lines) or "No data set has exact success rates.")
+
+# %% [markdown]
+# At $k = n$ the unbiased weights count only prompts that were solved exactly once, so that most answers do not enter and a sign is lost more often than with the plug-in weights, to which all hard prompts contribute.
+# What these estimate is another product, though; nothing makes its sign the right one, and no interval around it holds the true value.
 
 # %% [markdown]
 # ### The corrected numbers
@@ -422,9 +457,9 @@ table
 # %%
 orders = [one for one in ks if one <= num_samples]
 rows = []
-for name, one in alive.items():
+for name, one in found.items():
     rewards = rewards_of(one.tables, "policy")
-    if int(rewards.sum()) == 0:
+    if int(rewards.sum()) == 0:  # never solved: nothing to estimate from
         continue
     samples = as_samples(vectors[name], rewards)
     got = estimate_conflict(samples, orders, estimator=RIGHT_ONLY, prompts="fixed", seed=seed)
@@ -438,6 +473,8 @@ for name, one in alive.items():
         else np.nan
     )
     rows.append(frame)
+if not rows:
+    raise UserError("no prompt of any data set was solved: ask more of them, or easier ones")
 corrected = pd.concat(rows, ignore_index=True)
 shown = ["data set", "k", "inner_product", "band_low", "band_high", "without c = 0", "cosine", "cosine_low", "cosine_high", "exact"]  # fmt: skip
 corrected[shown].round(3)
@@ -470,12 +507,21 @@ figures.show(draw, alt=alt, data=corrected[shown], nrows=2, ncols=4, size=(10, 4
 # %% tags=["hide-input"]
 known = corrected.dropna(subset=["exact"])
 held = (known["band_low"] <= known["exact"]) & (known["exact"] <= known["band_high"])
-lost = [f"{row['data set']} at $k = {row['k']:g}$" for _, row in known[~held].iterrows()]
+missed = known[~held].groupby("data set", sort=False)["k"].agg(list)
+lines = []
+for name, at in missed.items():
+    prompts = found[name]["prompts"]
+    p, answers = prompts["success"], 2 * num_samples
+    got, mean = prompts["correct_policy"].sum(), answers * p.sum()
+    off = (got - mean) / (answers * (p * (1 - p)).sum()) ** 0.5
+    orders_lost = ", ".join(f"{order:g}" for order in at)
+    lines.append(f"*{name}* at $k =$ {orders_lost} ({got} of its answers are right where {mean:.0f} were to be expected, {off:+.1f} standard deviations)")  # fmt: skip
+start = f"The bands hold the exact value at {int(held.sum())} of {len(known)} points"
 Markdown(
-    f"The bands hold the exact value at {int(held.sum())} of {len(known)} points"
-    + (f"; they miss it for {', '.join(lost)}" if lost else "")
-    + f". At $k = {orders[-1]}$, the size of a half, only prompts solved exactly once in a half count: the estimate is unbiased, but a prompt that happened not to be among them is not seen in its error either."
-)
+    (start if len(known) else "There is no exact value to hold the bands against")
+    + (f"; they miss it for {' and for '.join(lines)}. Neighbouring orders use the same answers, so that they miss together" if lines else "")
+    + f". At $k = {orders[-1]}$, the size of a half, only prompts solved exactly once in a half count: the estimate is unbiased, but a prompt that happened not to be among them is not seen in its error either, so that a band there can be too short."
+)  # fmt: skip
 
 # %% [markdown]
 # ## From which spread on
@@ -519,13 +565,13 @@ mixes = {
 
 
 def fine_tuning(mix, choice):
-    network, tokenizer = load_model(model)
+    network, tokenizer = load_model(regime_model)
     task = mixes[mix](choice)
     world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop)
     return follow_conflict(world, ks=regime_ks, step_size=regime_step_size, steps=regime_steps)
 
 
-settings = {"model": model, "prompts": short_prompts, "ks": regime_ks, "steps": regime_steps, "step_size": regime_step_size}  # fmt: skip
+settings = {"model": regime_model, "prompts": short_prompts, "ks": regime_ks, "steps": regime_steps, "step_size": regime_step_size}  # fmt: skip
 followed = {}
 for mix in regime_mixes:
     for choice in regime_seeds:
@@ -533,7 +579,7 @@ for mix in regime_mixes:
             "regime_map", f"{mix}-{choice}", parameters=settings | {"mix": mix, "seed": choice},
             modules=["passgrad.training.regime", "passgrad.worlds.language", f"passgrad.tasks.{mix}"],
             compute=lambda mix=mix, choice=choice: fine_tuning(mix, choice), seed=choice,
-            recompute=recompute, model_sha256=weights_sha256(model),
+            recompute=recompute, model_sha256=weights_sha256(regime_model),
         )  # fmt: skip
 
 
@@ -632,10 +678,12 @@ told = [
     f"{int((c > 0).sum())} of {len(c)} problems of {name} (largest share {c.max() / (2 * num_samples):.0%})"
     for name, c in words_of.items()
 ]
+one_sided = all(c.max() <= easy * 2 * num_samples for c in words_of.values())
 Markdown(
     "It cannot say anything about the conflict on word problems. "
     + (f"Solved at least once in {2 * num_samples} answers: {', '.join(told)}. " if told else "")
-    + "No prompt is easy there, so the printed filter has one side only, and what is right is a guess of a number rather than a solution; signs on such data are chance. "
+    + ("No prompt is easy there, so the printed filter has one side only. " if one_sided else "")
+    + "The answer is asked for at once, so what is right is a guess of a number rather than a solution; signs on such data are chance. "
     "Whether the printed negative products are right for the 8B models needs those models."
 )  # fmt: skip
 
@@ -643,24 +691,26 @@ Markdown(
 # ## The run on a GPU, planned
 #
 # The profile `gpu` asks 2,000 problems of MATH in chat, $n = 32$ answers at $T = 0.7$ and top-p 0.95 and 64 at $T = 1$, with vLLM, and takes the same vectors.
-# **It was not run here.** The table follows from the shapes of the models and numbers of tokens; mean lengths and the share of the peak that is reached are assumptions.
+# **It was not run.** The table is arithmetic: sizes of the models, numbers of tokens, the data sheet of one H100, and the shares of its peaks that we assume ({ref}`sec-scale` has the formulas and holds them against passes on a processor).
+# One forward pass $F$ over all answers and four backward passes of $2 F$, for the right and the wrong answers under two laws, are $9 F$.
 
 # %%
-# One forward and four backward passes over each row (right and wrong answers of two laws) cost as
-# much as three training passes.
-work = Work(plan_prompts, 3 * num_samples, answer_tokens=plan_tokens, training_passes=3)
-planned = plan_table(plan_models, work)
+work = Work(plan_prompts, 3 * num_samples, prompt_tokens=200, completion_tokens=plan_tokens)
+planned = plan_table(plan_models, work, H100, units=9)
 planned.set_index("model").T
 
 # %% tags=["hide-input"]
-hours = planned["total (h)"].sum()
+kept_gb = check_size(plan_prompts, single=False, centred=True, most_bytes=products_gb * 1e9) / 1e9
+hours = planned["device hours"].sum()
 Markdown(
-    f"Both laws of both models are about {hours:.0f} hours of one H100: {planned['sampling (h)'].sum():.0f} of sampling and {planned['passes (h)'].sum():.0f} of passes. "
+    f"On paper both laws of both models take about {hours:.0f} hours on a machine with two H100, of which one draws for {planned['sampling (h)'].sum():.0f} hours and then the other passes for {planned['passes (h)'].sum():.0f}. "
     + (
-        "Weights with the cache, and weights with a gradient in float32, fit one device; activations and a gradient of the output matrix come on top. "
+        "Weights with the caches, and weights with a gradient in float32, fit one device; activations and a gradient of the output matrix come on top. "
         if planned["fits one device"].all()
         else "They do not fit one device. "
     )
+    + f"The products of all pairs of vectors take up to {kept_gb:.1f} GB of memory on the host; the cell that measures refuses a number of prompts beyond `products_gb`. "
+    f"Answers of {plan_tokens:,} tokens on average are an assumption, and hours are proportional to them. "
     + "For the second model: `passgrad run 14_math_conflict --profile gpu -p model=deepseek-ai/DeepSeek-R1-Distill-Qwen-7B`."
 )
 

@@ -161,6 +161,8 @@ def draw(ax):
         figures.curve(ax, counts, saving[name], of=of, exact=True, label=name)
     figures.k_axis(ax, counts, label="answers to a prompt, n")
     ax.set(ylabel="tokens read alone /\ntokens read packed", yscale="log")
+    ax.set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+    ax.minorticks_off()
     figures.legend(ax, loc="upper left")
 
 
@@ -378,7 +380,7 @@ for place, row in needed.iterrows():
     size = Work(int(row["num_prompts"]), answers[1], *answers[2:])
     for route, (machine, method) in routes.items():
         made = measurement_hours(LLAMA_8B, size, machine, directions=2, method=method)
-        needed.loc[place, f"hours, {route}"] = made["total"]
+        needed.loc[place, f"hours on paper, {route}"] = made["total"]
 needed.drop(columns=["effect", "standard_error"]).round(2)
 
 # %% [markdown]

@@ -31,7 +31,6 @@ from passgrad.errors import UserError
 from passgrad.estimators import Estimator, get_estimator
 from passgrad.estimators.pass_at_k import PKPOLooMinusOne, parts
 from passgrad.measurement.class_scores import Law, PromptVectors
-from passgrad.measurement.samples import ScoreSamples
 from passgrad.objectives import PassAtK
 
 if TYPE_CHECKING:
@@ -219,26 +218,45 @@ def replicate(
     return estimate(vectors, step, counts, n, k)
 
 
-def as_samples(vectors: PromptVectors, rewards: Tensor) -> ScoreSamples:
+@dataclass(frozen=True, eq=False)
+class SharedScores:
+    """Samples (:class:`passgrad.measurement.samples.SampledGradients`) in which all right answers
+    of a prompt have one score and wrong ones none: a gradient is its (L, M) coefficients of these
+    scores, and ``kernel`` (M, M) holds their products. Thousands of prompts fit into memory, where
+    a score for each answer would not.
+    """
+
+    rewards: Tensor
+    masses: Tensor
+    kernel: Tensor
+
+    def gradients(self, coefficients: Tensor) -> Tensor:
+        """(L, M) for (L, M, n)."""
+        return (coefficients * self.rewards).sum(-1)
+
+    def directional(self, gradients: Tensor, where: Tensor) -> Tensor:
+        """(L, M, n)."""
+        return (gradients @ self.kernel)[..., None] * self.rewards * where
+
+
+def as_samples(vectors: PromptVectors, rewards: Tensor) -> SharedScores:
     """Samples for :func:`passgrad.measurement.estimate_conflict`, from the policy's answers.
 
     Each right answer has the mean score of the right ones of its prompt, each wrong one zero: an
-    estimator that weighs right answers alone cannot tell. Coordinates are those of the eigenvectors
-    of the kernel, in which products are the same.
+    estimator that weighs right answers alone cannot tell.
 
     :param rewards: (M, n) of the answers drawn from the policy.
+    :raises UserError: For a prompt that was solved and has no vector.
     """
-    values, basis = torch.linalg.eigh(vectors.kernels["all parameters"])
-    coordinates = basis * values.clamp(min=0).sqrt()
     places = vectors.right["policy"]
-    found = torch.zeros(len(places), coordinates.shape[1], dtype=torch.float64)
-    found[places >= 0] = coordinates[places[places >= 0]]
-    solved = rewards.sum(1) > 0
-    if (solved & (places < 0)).any():
+    have = places >= 0
+    if ((rewards.sum(1) > 0) & ~have).any():
         raise UserError("a prompt that was solved has no vector of its right answers")
-    scores = rewards.double()[..., None] * found[:, None]
+    kernel = torch.zeros(len(places), len(places), dtype=torch.float64)
+    some = places[have]
+    kernel[have[:, None] & have] = vectors.kernels["all parameters"][some][:, some].flatten()
     masses = torch.full((len(rewards),), 1 / len(rewards), dtype=torch.float64)
-    return ScoreSamples(rewards.double(), scores, masses)
+    return SharedScores(rewards.double(), masses, kernel)
 
 
 def counts_for(step: Step, rewards: Mapping[Law, Tensor], n: int) -> list[Tensor]:

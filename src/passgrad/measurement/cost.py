@@ -100,6 +100,12 @@ def shape_of(config: Any, name: str) -> Shape:
 #: published sizes of the models of the paper's experiment, which were not run here
 LLAMA_8B: Final = Shape("Llama-8B", 32, 4096, 32, 8, 128, 14336, 128256, False)
 QWEN_7B: Final = Shape("Qwen-7B", 28, 3584, 28, 4, 128, 18944, 152064, False)
+#: shapes by the names that the models have on the hub
+SHAPES: Final = {
+    "DeepSeek-R1-Distill-Llama-8B": LLAMA_8B,
+    "DeepSeek-R1-Distill-Qwen-7B": QWEN_7B,
+    "SmolLM2-135M-Instruct": Shape("SmolLM2-135M", 30, 576, 9, 3, 64, 1536, 49152, True),
+}
 
 
 @dataclass(frozen=True)

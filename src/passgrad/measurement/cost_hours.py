@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from passgrad.errors import UserError
 from passgrad.measurement.cost import (
+    SHAPES,
     Pass,
     Shape,
     Work,
@@ -71,6 +72,20 @@ class Machine:
     def pass_rate(self) -> float:
         """Operations a second in passes, all devices together."""
         return self.devices * self.pass_peak * self.pass_utilisation
+
+
+#: one H100 SXM: peaks, bandwidth and memory of its data sheet, and shares that are assumed
+H100: Final = Machine(
+    "H100 80GB",
+    devices=1,
+    pass_peak=989e12,
+    pass_utilisation=0.4,
+    decode_peak=989e12,
+    decode_utilisation=0.3,
+    bandwidth=3.35e12,
+    bandwidth_share=0.6,
+    memory=80e9,
+)
 
 
 def pass_seconds(shape: Shape, work: Work, units: float, machine: Machine) -> float:
@@ -143,6 +158,33 @@ def memory(
     )
 
 
+def job_hours(
+    shape: Shape,
+    work: Work,
+    machine: Machine,
+    *,
+    units: float,
+    steps: int = 1,
+    batch: int | None = None,
+) -> dict[str, float]:
+    """Hours of the parts of a job that draws the completions of ``work`` and makes ``units``
+    forward passes over them, ``steps`` times: ``samples``, ``passes``, and ``total``; ``tokens``
+    that are drawn, and ``operations`` of the passes.
+
+    :raises UserError: As :func:`largest_batch` does, where ``batch`` is not given.
+    """
+    drawn = steps * decode_seconds(shape, work, machine, batch) / _HOUR
+    passed = steps * pass_seconds(shape, work, units, machine) / _HOUR
+    return {
+        "tokens": steps * work.predicted,
+        "units": float(units),
+        "operations": steps * units * forward_operations(shape, work),
+        "samples": drawn,
+        "passes": passed,
+        "total": drawn + passed,
+    }
+
+
 def measurement_hours(
     shape: Shape,
     work: Work,
@@ -152,20 +194,9 @@ def measurement_hours(
     method: Pass = "central",
     batch: int | None = None,
 ) -> dict[str, float]:
-    """Hours of the parts of a measurement: ``samples``, ``passes``, and ``total``; ``tokens`` that
-    are drawn, and ``operations`` of the passes.
-    """
+    """:func:`job_hours` of a measurement, with derivatives along ``directions`` gradients."""
     units = measurement_units(directions, method)
-    drawn = decode_seconds(shape, work, machine, batch) / _HOUR
-    passed = pass_seconds(shape, work, units, machine) / _HOUR
-    return {
-        "tokens": work.predicted,
-        "units": float(units),
-        "operations": units * forward_operations(shape, work),
-        "samples": drawn,
-        "passes": passed,
-        "total": drawn + passed,
-    }
+    return job_hours(shape, work, machine, units=units, batch=batch)
 
 
 def training_hours(
@@ -177,18 +208,49 @@ def training_hours(
     updates: int = 1,
     batch: int | None = None,
 ) -> dict[str, float]:
-    """The same for ``steps`` policy-gradient steps, each on ``work``."""
+    """:func:`job_hours` of ``steps`` policy-gradient steps, each on ``work``."""
     units = training_units(updates)
-    drawn = steps * decode_seconds(shape, work, machine, batch) / _HOUR
-    passed = steps * pass_seconds(shape, work, units, machine) / _HOUR
-    return {
-        "tokens": steps * work.predicted,
-        "units": float(units),
-        "operations": steps * units * forward_operations(shape, work),
-        "samples": drawn,
-        "passes": passed,
-        "total": drawn + passed,
-    }
+    return job_hours(shape, work, machine, units=units, steps=steps, batch=batch)
+
+
+def plan_table(models: Sequence[str], work: Work, machine: Machine, *, units: float) -> DataFrame:
+    """What a job takes of models by their published names, a row each: :func:`job_hours`, and the
+    GB that one device holds with the whole model on it: weights and caches in bfloat16 while it
+    draws (:func:`largest_batch`), weights in bfloat16 and a gradient in float32 while it passes.
+
+    :raises UserError: For a model whose shape is not known here (:data:`SHAPES`), and one that does
+        not fit into the memory of a device.
+    """
+    import pandas as pd
+
+    rows = []
+    for name in models:
+        short = name.rpartition("/")[2]
+        if short not in SHAPES:
+            raise UserError(f"no shape is known for {name!r}; known are {', '.join(SHAPES)}")
+        shape = SHAPES[short]
+        batch = largest_batch(shape, work, machine)
+        hours = job_hours(shape, work, machine, units=units, batch=batch)
+        tokens = work.prompt_tokens + work.completion_tokens
+        gradient = vectors_bytes(shape, 1, 2) + vectors_bytes(shape, 1, 4)
+        rows.append(
+            {
+                "model": short,
+                "parameters (10^9)": shape.parameters / _GB,
+                "weights (GB)": vectors_bytes(shape, 1, 2) / _GB,
+                "answers at a time": batch,
+                "their caches (GB)": cache_bytes(shape, batch, tokens) / _GB,
+                "weights and gradient (GB)": gradient / _GB,
+                "tokens (10^6)": hours["tokens"] / 1e6,
+                "passes (F)": hours["units"],
+                "sampling (h)": hours["samples"],
+                "passes (h)": hours["passes"],
+                "total (h)": hours["total"],
+                "device hours": hours["total"] * machine.devices,
+                "fits one device": gradient < machine.memory,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def table(rows: Sequence[tuple[str, dict[str, float]]], machine: Machine) -> DataFrame:

@@ -1,5 +1,6 @@
 """The project's own claims.yml: what it names is there."""
 
+import importlib
 import itertools
 import re
 from pathlib import Path
@@ -65,6 +66,17 @@ def test_a_command_has_one_duration():
     known = {}
     for one in CLAIMS.claims:
         assert known.setdefault(one.command, one.minutes) == one.minutes
+
+
+@pytest.mark.parametrize("claim", CLAIMS.claims, ids=ids(CLAIMS.claims))
+def test_a_run_stores_what_its_check_reads(claim):
+    """Else the numbers after ``make reproduce`` would be those that ship, whatever it ran."""
+    assert "smoke" not in claim.command  # its numbers mean nothing
+    if claim.check and claim.words[:2] == ["passgrad", "run"]:
+        module = importlib.import_module(f"passgrad.claims.checks.{claim.check.split('.')[0]}")
+        experiment = getattr(module, "EXPERIMENT", None)
+        notebook = notebooks.find(claim.words[2]).read_text()
+        assert experiment is None or f'"{experiment}"' in notebook
 
 
 def test_the_ids_follow_each_other():

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from passgrad.claims import load, render
@@ -56,3 +58,10 @@ def test_a_measured_value_that_contradicts_the_verdict_shows(claims):
     assert "| C1 | One is one. | Section 1 | not reproduced |" in render.artifact(
         claims, {"C1": {"measured": {"cosine": 0.3}}}
     )
+
+
+def test_a_blank_line_ends_every_table():
+    """Else Markdown takes the text below for one more row."""
+    for text in render.pages(load()).values():
+        for line, below in itertools.pairwise(text.splitlines()):
+            assert not line.startswith("|") or below == "" or below.startswith("|"), below

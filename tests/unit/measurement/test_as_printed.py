@@ -24,6 +24,7 @@ from passgrad.measurement.as_printed import (
     weight,
 )
 from passgrad.measurement.class_scores import PromptVectors
+from passgrad.measurement.samples import ScoreSamples
 
 N, K = 3, 3
 P = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
@@ -161,6 +162,13 @@ def test_the_last_step_is_the_estimate_of_the_package(vectors):
     counts = [half.take(rewards).sum(1) for half in halves]
     mine = estimate(vectors, steps()[-1], counts, N, K)
     assert float(mine.inner) == pytest.approx(found.inner_product[1], rel=1e-9)
+    # The same from written scores: coordinates in which products are those of the kernel.
+    values, basis = torch.linalg.eigh(vectors.kernels["all parameters"])
+    coordinates = (basis * values.clamp(min=0).sqrt())[vectors.right["policy"]]
+    written = ScoreSamples(rewards, rewards[..., None] * coordinates[:, None], samples.masses)
+    other = estimate_conflict(written, [1, K], estimator=RIGHT_ONLY, prompts="fixed", seed=4)
+    for name in ("inner_product", "standard_error", "squared_norm", "band_low", "cosine"):
+        np.testing.assert_allclose(getattr(found, name), getattr(other, name), rtol=1e-9)
 
 
 def test_centred_steps_use_the_wrong_answers(vectors):

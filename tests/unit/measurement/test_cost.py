@@ -9,6 +9,7 @@ from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement.cost import (
     LLAMA_8B,
     QWEN_7B,
+    SHAPES,
     Shape,
     Work,
     cache_bytes,
@@ -19,12 +20,15 @@ from passgrad.measurement.cost import (
     vectors_bytes,
 )  # fmt: skip
 from passgrad.measurement.cost_hours import (
+    H100,
     Machine,
     decode_seconds,
+    job_hours,
     largest_batch,
     measurement_hours,
     memory,
     pass_seconds,
+    plan_table,
     table,
     training_hours,
 )  # fmt: skip
@@ -34,6 +38,7 @@ from passgrad.measurement.cost_runs import (
     time_passes,
     truncated,
 )  # fmt: skip
+from passgrad.notebooks import resolve
 
 SIZE = (3, 4, 7, 5)
 MACHINE = Machine("m", 2, 1e9, 0.5, 4e9, 0.25, 1e8, 0.5, 1e9)
@@ -62,6 +67,8 @@ def test_published_sizes():
     assert LLAMA_8B.parameters == 8_030_261_248
     biases = QWEN_7B.layers * QWEN_7B.head_dim * (QWEN_7B.heads + 2 * QWEN_7B.kv_heads)
     assert QWEN_7B.parameters + biases == 7_615_616_512
+    assert SHAPES["SmolLM2-135M-Instruct"].parameters == 134_515_008
+    assert cache_bytes(SHAPES["SmolLM2-135M-Instruct"], 1, 1) == 2 * 30 * 3 * 64 * 2
     assert cache_bytes(LLAMA_8B, 1, 1) == 131072
     assert vectors_bytes(LLAMA_8B, 1, 2) == 2 * LLAMA_8B.parameters
 
@@ -133,6 +140,37 @@ def test_hours_by_hand():
     assert held.vectors == 4 * shape.parameters
 
 
+def test_a_plan_by_published_names():
+    """One H100: what the tokens and the data sheet say, by hand."""
+    work = Work(2000, 96, 200, 3500)
+    rows = plan_table([f"deepseek-ai/{name}" for name in list(SHAPES)[:2]], work, H100, units=9)
+    first = rows.iloc[0]
+    cache = 3700 * 131_072
+    batch = int((0.9 * 80e9 - 2 * 8_030_261_248) / cache)
+    assert first["answers at a time"] == batch
+    assert first["their caches (GB)"] == pytest.approx(batch * cache / 1e9)
+    assert first["weights and gradient (GB)"] == pytest.approx(6 * 8.030261248)
+    assert first["tokens (10^6)"] == 672
+    moved = 2 * 8_030_261_248 + batch * 1950 * 131_072
+    drawing = 192_000 / batch * 3500 * moved / (3.35e12 * 0.6)
+    prompts = 2 * LLAMA_8B.matrices * 2000 * 200 / (989e12 * 0.3)
+    assert first["sampling (h)"] == pytest.approx((drawing + prompts) / 3600)
+    passing = 9 * forward_operations(LLAMA_8B, work) / (989e12 * 0.4)
+    assert first["passes (h)"] == pytest.approx(passing / 3600)
+    made = job_hours(LLAMA_8B, work, H100, units=9)
+    assert first["device hours"] == first["total (h)"] == made["total"]
+    assert rows["fits one device"].all()
+    eight = Machine(**{**H100.__dict__, "devices": 8})
+    spread = plan_table(["DeepSeek-R1-Distill-Llama-8B"], work, eight, units=9).iloc[0]
+    assert spread["total (h)"] == pytest.approx(first["total (h)"] / 8)
+    assert spread["device hours"] == pytest.approx(first["device hours"])
+    small = Machine(**{**H100.__dict__, "memory": 24e9})
+    tight = plan_table(["DeepSeek-R1-Distill-Llama-8B"], work, small, units=9).iloc[0]
+    assert not tight["fits one device"]
+    with pytest.raises(UserError, match="no shape is known for 'x/y'"):
+        plan_table(["x/y"], work, H100, units=9)
+
+
 def test_the_batch_fills_the_memory():
     work = Work(10, 10, 100, 100)
     shape = Shape("s", 2, 8, 2, 1, 4, 16, 10, True)
@@ -174,3 +212,17 @@ def test_timed_runs(tiny_model):
     decoded = time_decoding(model, [1, 2], prompt=3, new=4)
     assert decoded["batch"].tolist() == [1, 2]
     assert torch.get_num_threads() == before
+
+
+def test_the_chapter_describes_the_same_device():
+    """The parameters of chapter 15 are those of :data:`H100`, on which chapter 14 plans."""
+    given = resolve("15_laptop_to_cluster", "cpu")
+    assert {
+        "pass_peak": given["peak_half"],
+        "decode_peak": given["peak_half"],
+        "pass_utilisation": given["utilisation"],
+        "decode_utilisation": given["decode_utilisation"],
+        "bandwidth": given["bandwidth"],
+        "bandwidth_share": given["bandwidth_share"],
+        "memory": given["device_memory"],
+    } == {k: v for k, v in H100.__dict__.items() if k not in ("name", "devices")}

@@ -37,20 +37,28 @@ def _changes() -> list[dict[str, tuple[float, float]]]:
 
 def prices() -> dict[str, float]:
     """What a step up one objective does to the other: the largest change by the first step, and the
-    share of all steps in which its sign is that of the cosine before the step.
+    share of all steps in which its sign is that of the cosine before the step. ``start`` is the
+    largest cosine before the first step, ``ends`` the number of these ascents, two a seed, on
+    which it turns positive.
     """
     seeds = _paths()
     first: dict[str, list[float]] = {"1": [], "k": []}
-    right = counted = 0
+    starts: list[float] = []
+    right = counted = ends = 0
     for path in seeds:
         for method, other in (("pass@k", "1"), ("pass@1", "k")):
             rows = path[path["method"] == method].dropna(subset="cosine")
             change = rows[f"realised_{other}"].to_numpy(float)
             first[other].append(float(change[0]))
-            right += int((np.sign(change) == np.sign(rows["cosine"].to_numpy(float))).sum())
+            cosine = rows["cosine"].to_numpy(float)
+            starts.append(float(cosine[0]))
+            ends += int(cosine[0] < 0 < cosine.max())
+            right += int((np.sign(change) == np.sign(cosine)).sum())
             counted += len(rows)
     return {
         "seeds": len(seeds),
+        "start": max(starts),
+        "ends": ends,
         "pass_at_1_by_a_step_up_pass_at_k": max(first["1"]),
         "pass_at_k_by_a_step_up_pass_at_1": max(first["k"]),
         "foretold": right / counted,

@@ -17,8 +17,11 @@ EXPERIMENT, K = "math_conflict", 32
 def conventions() -> dict[str, float]:
     """Two conventions of the same sums, where the truth is known: cosines at k = 32.
 
-    ``corrected_error`` is the corrected product less the exact one, in standard deviations over new
-    answers; ``sum_over_mean_and_kept`` the printed product over N times the same with means.
+    ``printed_in_errors`` is the size of the printed cosine, and ``noise_over_exact`` that of its
+    standard deviation over new answers in units of the exact cosine. ``corrected_error`` is the
+    corrected product less the exact one, in standard deviations over new answers, and
+    ``corrected_noise_over_exact`` that deviation in units of the exact product.
+    ``sum_over_mean_and_kept`` is the printed product over N times the same with means.
     """
     stored = results.load(EXPERIMENT, "conventions")
     vectors = vectors_of(stored.tables)
@@ -34,11 +37,15 @@ def conventions() -> dict[str, float]:
     printed, mean, corrected = (
         rows[name] for name in ("all parameters", "mean, not sum", "cross-fitted")
     )
+    product = float(inner[0])
     return {
         "exact": float(cosine[0]),
         "printed": printed["cosine"],
         "printed_error": printed["cosine_error"],
-        "corrected_error": abs(corrected["product"] - float(inner[0])) / corrected["product_error"],
+        "printed_in_errors": abs(printed["cosine"]) / printed["cosine_error"],
+        "noise_over_exact": printed["cosine_error"] / abs(float(cosine[0])),
+        "corrected_error": abs(corrected["product"] - product) / corrected["product_error"],
+        "corrected_noise_over_exact": corrected["product_error"] / abs(product),
         "prompts": len(stored["prompts"]),
         "kept": printed["kept"],
         "sum_over_mean_and_kept": printed["product"] / mean["product"] / printed["kept"],
