@@ -21,6 +21,7 @@
 # What surgery has beside a fixed mixture is that it finds its place on the arc from the gradients, at each step anew.
 # With one step size instead of one length PCGrad keeps the whole gain in pass@k and raises pass@1 as well. It does so by going farther.
 # Where there is no conflict PCGrad, UPGrad and the constrained step change nothing; MGDA and CAGrad go on balancing the two.
+# The metric of the optimiser decides as well: in Adam's the conflict of the language model is less than half as deep, and in that of a damped natural gradient there is none.
 #
 # We follow the methods exactly, without sampling, from the same weights of a language model.
 #
@@ -53,6 +54,7 @@ from passgrad.training.arc import arc, first_order, gram_of
 from passgrad.training.directions import AdamMetric, Euclidean, FisherMetric
 from passgrad.training.frontier import frontier
 from passgrad.training.frontier_language import two_conventions_frontier
+from passgrad.training.metrics_language import two_conventions_prices
 from passgrad.training.mixing import AGGREGATORS, coefficients
 from passgrad.training.pairs import CLOSED
 from passgrad.worlds.bandit import GaussianBandit
@@ -84,6 +86,10 @@ bandit_steps: int = 50  # steps in the bandit
 bandit_length: float = 0.02  # their length
 bandit_nodes: int = 65  # quadrature nodes of each kind of prompt
 dampings: list = [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0]  # of the natural gradient, relative
+metric_seeds: list = [0]  # choices of the sums for which metrics are compared in the model
+metric_methods: list = ["pass@k", "pcgrad", "mgda", "constrained"]  # by which steps
+metric_gain: float = 0.01  # so long that pass@k gains this much, to first order
+metric_dampings: list = [0.01, 0.1, 1.0]  # of the natural gradient in the model, relative
 recompute: bool = False  # compute the stored results again and replace them
 
 # %% [markdown]
@@ -668,6 +674,45 @@ Markdown(
 )
 
 # %% [markdown]
+# ### In the language model
+#
+# The same over all weights of the language model, at the start of the paths above. A step is so long that $J_k$ gains `metric_gain` to first order; then the changes of $J_1$ can be compared between metrics.
+
+# %%
+of_metrics = {name: value for name, value in parameters.items() if name not in ("steps", "length")}
+of_metrics |= {"methods": metric_methods, "gain": metric_gain, "dampings": metric_dampings}
+in_model = pd.concat(
+    results.cached(
+        "conflict_free",
+        f"metrics-seed-{seed}",
+        parameters=of_metrics | {"seed": seed},
+        modules=["passgrad.training.metrics_language"],
+        compute=lambda seed=seed: two_conventions_prices(seed=seed, **of_metrics),
+        seed=seed,
+        recompute=recompute,
+        model_sha256=weights_sha256(model),
+    )["prices"].assign(seed=seed)
+    for seed in metric_seeds
+)
+in_points = in_model.set_index(["seed", "metric", "method"])
+changes = ["predicted_1", "realised_1", "predicted_k", "realised_k"]
+if len(in_model) > 16:  # what the Result says
+    at = in_model[in_model["method"] == "pass@k"].set_index("metric")["cosine"]
+    assert at["plain"] < 2 * at["Adam"] < 0 < at.drop(["plain", "Adam"]).min()
+in_points.assign(**100 * in_points[changes]).round(2)
+
+# %% tags=["hide-input"]
+here = in_points.loc[metric_seeds[0]].xs("pass@k", level="method")
+Markdown(
+    f"For one point of pass@{k} along its own step, pass@1 is to change by "
+    + ", ".join(
+        f"{row['predicted_1'] / row['predicted_k']:+.2f} points in the metric *{name}* (cosine {row['cosine']:+.2f})"
+        for name, row in here.iterrows()
+    )
+    + "."
+)
+
+# %% [markdown]
 # ## What to do with it
 #
 # 1. Measure first. If the cosine of the gradients is not negative, ascend what you want; PCGrad returns the sum and the constrained step pass@k itself, while MGDA and CAGrad trade all the same.
@@ -685,7 +730,7 @@ Markdown(
 # - Exact gradients: with sampled ones the place on the arc has an error of its own.
 # - In the language model one fixed mixture was run; the comparison with many is from the bandit.
 # - Steps of the methods' own lengths were taken there for one choice of sums.
-# - The metrics are compared at one point of a small model, Adam at its first step. Adam and natural steps on SmolLM2 were not run here.
+# - The metrics are compared at single steps from one point of each model, Adam at its first step, where its second moment is the mean square of the two gradients there.
 #
 # ## Exercises
 #

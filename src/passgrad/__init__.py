@@ -18,6 +18,10 @@ _HOMES = {
     "advantages": "passgrad.estimators",
     "conflict": "passgrad.interference",
     "ascend": "passgrad.training.ascent",
+    "Adam": "passgrad.training.directions",
+    "NaturalGradient": "passgrad.training.directions",
+    "ConflictFreeDirection": "passgrad.training.conflict_free",
+    "frontier": "passgrad.training.frontier",
     "measure": "passgrad.measurement.run",
     "TwoPointBandit": "passgrad.worlds.bandit",
     "GaussianBandit": "passgrad.worlds.bandit",
@@ -33,6 +37,10 @@ __all__ = [
     "advantages",
     "conflict",
     "ascend",
+    "Adam",
+    "NaturalGradient",
+    "ConflictFreeDirection",
+    "frontier",
     "measure",
     "TwoPointBandit",
     "GaussianBandit",
@@ -52,6 +60,9 @@ if TYPE_CHECKING:
     from passgrad.metrics import pass_at_k
     from passgrad.objectives import PassAtK
     from passgrad.training.ascent import ascend
+    from passgrad.training.conflict_free import ConflictFreeDirection
+    from passgrad.training.directions import Adam, NaturalGradient
+    from passgrad.training.frontier import frontier
     from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
     from passgrad.worlds.language import LanguageWorld
     from passgrad.worlds.tabular import TabularSoftmax

@@ -35,7 +35,7 @@ def test_readme_is_short(readme):
 
 def test_readme_code_runs_and_its_comments_are_true(readme, capsys):
     block = re.search(r"```python\n(.*?)```", readme, re.DOTALL).group(1)
-    assert block.count("\n") <= 20
+    assert block.count("\n") <= 25
     scope = {}
     exec(block, scope)
     printed = capsys.readouterr().out.splitlines()
@@ -45,7 +45,10 @@ def test_readme_code_runs_and_its_comments_are_true(readme, capsys):
     many, one = scope["trace"].pass_at_k(10), scope["trace"].pass_at_k(1)
     assert many.tolist() == pytest.approx([0.825, 0.953], abs=0.0005)
     assert one.tolist() == pytest.approx([0.479, 0.465], abs=0.0005)
-    assert len(printed) == 5
+    kept = scope["kept"]
+    assert kept.pass_at_k(10).tolist() == pytest.approx([0.825, 0.884], abs=0.0005)
+    assert kept.pass_at_k(1).tolist() == pytest.approx([0.479, 0.481], abs=0.0005)
+    assert len(printed) == 7
 
 
 def test_readme_commands_exist(readme, root):

@@ -4,8 +4,8 @@ The table ``kernel`` of :func:`passgrad.measurement.math_study.study` has a row 
 each of the :math:`R (R + 1) / 2` pairs of its R vectors. R is at most the number of prompts, times
 two laws where more than one answer is right, and more by wrong answers under two laws where these
 have vectors: for tens of prompts kilobytes, for 2,000 with all four vectors each about half a
-gigabyte of numbers in a table of four. Beyond :data:`MOST_VECTORS` the places no longer fit the type that they are
-stored in.
+gigabyte of numbers in a table of four. Beyond :data:`MOST_VECTORS` the places no longer fit the
+type that they are stored in.
 """
 
 from __future__ import annotations

@@ -38,6 +38,28 @@ def test_after_a_rerun_its_runs_alone_are_measured(tmp_path, monkeypatch):
     assert found["pass_at_8"] == pytest.approx(19)
 
 
+def test_what_training_exchanges(monkeypatch):
+    def run(task, objective, cosine, *changes):
+        ends = {f"pass@{k}": [0.5, 0.5 + one] for k, one in zip((1, 8), changes, strict=True)}
+        table = pd.DataFrame(ends | {"cosine pass@8": [cosine, 0.9]})
+        given = {"parameters": {"task": task, "targets": [0.8, 0.1], "objective": objective}}
+        return results.Result({"steps": table}, given, "stored")
+
+    made = [
+        run("a", "pass@1", -0.1, 0.1, -0.02),
+        run("a", "pass@1", -0.1, 0.1, -0.04),
+        run("a", "pass@8", -0.1, -0.05, 0.1),
+        run("b", "pass@1", 0.2, 0.2, 0.01),
+        run("b", "pass@8", 0.2, 0.03, 0.3),
+    ]
+    monkeypatch.setattr(training, "_runs", lambda: made)
+    found = training.exchange()
+    assert found["pass_at_1_up_pass_at_8"] == pytest.approx(-0.05)
+    assert found["pass_at_8_up_pass_at_1"] == pytest.approx(-0.03)
+    assert found["lowest_without"] == pytest.approx(0.01)
+    assert (found["starts_with_conflict"], found["starts_without"]) == (1, 1)
+
+
 def ascent(method, cosines, changes):
     other = {"pass@k": "1", "pass@1": "k"}[method]
     return pd.DataFrame(

@@ -35,6 +35,19 @@ def _changes() -> list[dict[str, tuple[float, float]]]:
     return found
 
 
+def metrics() -> dict[str, float]:
+    """Cosine of the gradients in each metric, all weights, one seed."""
+    table = results.load(EXPERIMENT, "metrics-seed-0")["prices"].drop_duplicates("metric")
+    cosine = table.set_index("metric")["cosine"]
+    natural = cosine[[name for name in cosine.index if name.startswith("natural")]]
+    return {
+        "plain": float(cosine["plain"]),
+        "adam": float(cosine["Adam"]),
+        "natural_lowest": float(natural.min()),
+        "natural_highest": float(natural.max()),
+    }
+
+
 def prices() -> dict[str, float]:
     """What a step up one objective does to the other: the largest change by the first step, and the
     share of all steps in which its sign is that of the cosine before the step. ``start`` is the

@@ -11,23 +11,22 @@ from passgrad.errors import UserError
 EXPERIMENT = "training_pass_at_k"
 
 
-def _steps() -> list[pd.DataFrame]:
-    """The steps of all runs; after a rerun of the runs that it made, and of no others."""
+def _runs() -> list[results.Result]:
+    """All runs; after a rerun those that it made, and no others."""
     folder = paths.results() / EXPERIMENT / "cpu"
     names = sorted(file.stem for file in folder.glob("*.json"))
     if not names:
         raise UserError(f"no stored result of {EXPERIMENT}; run make results")
     found = [results.load(EXPERIMENT, name) for name in names]
     # One fresh run among two dozen stored ones would hardly move their mean.
-    fresh = [one for one in found if one.origin == "computed"]
-    return [one["steps"] for one in fresh or found]
+    return [one for one in found if one.origin == "computed"] or found
 
 
 def trainer_estimates() -> dict[str, float]:
     """Mean error of the trainer's own pass@1 and pass@8 of a batch, in standard errors of
     independent batches.
     """
-    runs = _steps()
+    runs = [one["steps"] for one in _runs()]
     found: dict[str, float] = {"runs": len(runs)}
     for k in (1, 8):
         errors = np.concatenate(
@@ -40,16 +39,31 @@ def trainer_estimates() -> dict[str, float]:
     return found
 
 
-def first_order() -> dict[str, float]:
-    """Predicted and realised change of pass@1 of all steps that moved: correlation, and the share
-    of steps whose sign was foretold. Steps with a predicted change below 1e-3 are not counted.
+def exchange() -> dict[str, float]:
+    """Changes of exact pass@1 and pass@8 over whole runs, means over the seeds, by the sign of the
+    cosine of their gradients at the start.
     """
-    moved = pd.concat(_steps()).dropna(subset="length")
-    predicted = moved["predicted pass@1"].to_numpy(float)
-    realised = moved["realised pass@1"].to_numpy(float)
-    counted = np.abs(predicted) > 1e-3
+    rows = []
+    for run in _runs():
+        steps, given = run["steps"], run.record["parameters"]
+        begin, end = steps.iloc[0], steps.iloc[-1]
+        rows.append(
+            {
+                "start": (given["task"], *given["targets"]),
+                "objective": given["objective"],
+                "cosine": begin["cosine pass@8"],
+                "pass@1": end["pass@1"] - begin["pass@1"],
+                "pass@8": end["pass@8"] - begin["pass@8"],
+            }
+        )
+    mean = pd.DataFrame(rows).groupby(["start", "objective"]).mean().reset_index()
+    apart = mean[mean["cosine"] < 0].set_index("objective")
+    together = mean[mean["cosine"] > 0]
     return {
-        "steps": int(counted.sum()),
-        "correlation": float(np.corrcoef(predicted[counted], realised[counted])[0, 1]),
-        "signs_foretold": float((np.sign(predicted) == np.sign(realised))[counted].mean()),
+        "runs": len(rows),
+        "starts_with_conflict": apart["start"].nunique(),
+        "starts_without": together["start"].nunique(),
+        "pass_at_1_up_pass_at_8": float(apart.loc["pass@8", "pass@1"]),
+        "pass_at_8_up_pass_at_1": float(apart.loc["pass@1", "pass@8"]),
+        "lowest_without": float(together[["pass@1", "pass@8"]].min(axis=None)),
     }
