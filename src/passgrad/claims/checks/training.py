@@ -63,7 +63,7 @@ def exchange() -> dict[str, float]:
         "runs": len(rows),
         "starts_with_conflict": apart["start"].nunique(),
         "starts_without": together["start"].nunique(),
-        "pass_at_1_up_pass_at_8": float(apart.loc["pass@8", "pass@1"]),
-        "pass_at_8_up_pass_at_1": float(apart.loc["pass@1", "pass@8"]),
-        "lowest_without": float(together[["pass@1", "pass@8"]].min(axis=None)),
+        "pass_at_1_up_pass_at_8": float(apart["pass@1"]["pass@8"]),
+        "pass_at_8_up_pass_at_1": float(apart["pass@8"]["pass@1"]),
+        "lowest_without": float(together[["pass@1", "pass@8"]].to_numpy().min()),
     }
