@@ -251,7 +251,7 @@ Markdown(
 
 # %% [markdown]
 # The conflict is milder than it might be: along pass@10 the gain in pass@10 is a multiple of the loss in pass@1, and for one choice of sums the conflict ends after the first steps and pass@1 rises after all.
-# We tried other shares of base 9, and found no start in this world where the two are alike.
+# We did not search for starts where it is deeper.
 
 # %%
 middle, low, high = (paths.groupby(["method", "step"])[["gain_1", "gain_k"]].agg(f) for f in ("mean", "min", "max"))  # fmt: skip
