@@ -89,7 +89,9 @@ class Conflict:
         """The correlation of w_k and a over prompts, and the value below which it is a conflict.
 
         Both (K,): rho and -E[w_k] ||grad J_1||^2 / (sigma_w sigma_a) (paper, Appendix A).
-        nan where the weights or the agreements do not vary, as the weights do not at k = 1.
+        Not defined where the weights or the agreements do not vary, as the weights do not at k = 1:
+        nan there, or, where a sum of masses is off by rounding, the ratio of two rounding errors
+        beside a limit that is out of reach.
         """
         mean_weight = self.weights @ self.masses
         deviation = self.weights - mean_weight[:, None]

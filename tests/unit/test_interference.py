@@ -194,7 +194,8 @@ def test_the_reweighted_law_survives_underflow():
 
 def test_the_correlation_form_is_undefined_where_nothing_varies(curve):
     rho, limit = curve.correlation_form()
-    assert math.isnan(float(rho[0]))
+    # 0 / 0, or what rounding makes of it: then no correlation comes near the limit.
+    assert math.isnan(float(rho[0])) or float(limit[0]) < -1e6
     assert (rho[1:].abs() <= 1).all()
     assert (limit[1:] < 0).all()
     assert ((rho < limit) == (curve.inner_product < 0)).all()

@@ -489,6 +489,7 @@ def visit(browser, tmp_path):
             "Emulation.setEmulatedMedia",
             {"features": [{"name": "prefers-color-scheme", "value": theme}]},
         )
+        browser.get("about:blank")
         for kind in ("browser", "performance"):
             browser.get_log(kind)
         browser.get(Path(path).as_uri())
@@ -500,7 +501,10 @@ def visit(browser, tmp_path):
 def requests(driver):
     for entry in driver.get_log("performance"):
         message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
+        if message["method"] != "Network.requestWillBeSent":
+            continue
+        # The page that the browser opens by itself may still be loading its pictures.
+        if not message["params"]["documentURL"].startswith("chrome://"):
             yield message["params"]["request"]["url"]
 
 
@@ -510,7 +514,8 @@ def test_hostile_text_is_text_to_a_browser(visit, name):
     driver = visit(hostile_content(HOSTILE[name]))
     driver.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
     assert driver.get_log("browser") == []
-    assert all(url.startswith(("file:", "data:")) for url in requests(driver))
+    asked = list(requests(driver))
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert driver.execute_script("return window.hacked") is None
     counts = driver.execute_script(
         "return ['script', 'style', 'iframe', 'img', 'svg', 'h1', 'main', 'table']"

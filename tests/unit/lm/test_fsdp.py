@@ -10,6 +10,7 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes
 from passgrad.lm.fsdp import ShardedPasses, ShardedVector, shard
+from passgrad.lm.passes import LIMIT
 
 EXACT = {"float64": 1e-6, "gpt2": 1e-6, "float32": 1e-3}
 
@@ -42,7 +43,8 @@ def test_differences_along_shares_are_the_derivative(found, name):
     for one in (both[name] for both in found):
         for part in ("central", "where", "estimate"):
             assert one[part] < EXACT[name], part
-        assert one["error"] < 1e-3
+        # What the passes accept: in float32 two steps need not agree any closer.
+        assert one["error"] < (LIMIT if name == "float32" else 1e-3)
         assert one["restored"]
 
 
