@@ -183,19 +183,22 @@ parameters = {
     "warmup_step_size": warmup_step_size, "warmup_cosine": warmup_cosine,
     "methods": methods, "k": k, "steps": steps, "length": length,
 }  # fmt: skip
-studies = {
-    seed: results.cached(
+
+
+def stored(prefix, compute, given, seed):
+    return results.cached(
         "conflict_free",
-        f"seed-{seed}",
-        parameters=parameters | {"seed": seed},
-        modules=["passgrad.training.frontier_language"],
-        compute=lambda seed=seed: two_conventions_frontier(seed=seed, **parameters),
+        f"{prefix}seed-{seed}",
+        parameters=given | {"seed": seed},
+        modules=[compute.__module__],
+        compute=lambda: compute(seed=seed, **given),
         seed=seed,
         recompute=recompute,
         model_sha256=weights_sha256(model),
     )
-    for seed in seeds
-}
+
+
+studies = {seed: stored("", two_conventions_frontier, parameters, seed) for seed in seeds}
 studies[seeds[0]]
 
 # %%
@@ -447,16 +450,7 @@ pd.DataFrame(rows).T.rename_axis("seed").round(3)
 of_own_length = parameters | {"methods": ["pass@k", "pcgrad"], "step_size": own_step_size}
 del of_own_length["length"]
 own_paths = {
-    seed: results.cached(
-        "conflict_free",
-        f"one-step-size-seed-{seed}",
-        parameters=of_own_length | {"seed": seed},
-        modules=["passgrad.training.frontier_language"],
-        compute=lambda seed=seed: two_conventions_frontier(seed=seed, **of_own_length),
-        seed=seed,
-        recompute=recompute,
-        model_sha256=weights_sha256(model),
-    )["path"]
+    seed: stored("one-step-size-", two_conventions_frontier, of_own_length, seed)["path"]
     for seed in own_seeds
 }
 
@@ -682,16 +676,7 @@ Markdown(
 of_metrics = {name: value for name, value in parameters.items() if name not in ("steps", "length")}
 of_metrics |= {"methods": metric_methods, "gain": metric_gain, "dampings": metric_dampings}
 in_model = pd.concat(
-    results.cached(
-        "conflict_free",
-        f"metrics-seed-{seed}",
-        parameters=of_metrics | {"seed": seed},
-        modules=["passgrad.training.metrics_language"],
-        compute=lambda seed=seed: two_conventions_prices(seed=seed, **of_metrics),
-        seed=seed,
-        recompute=recompute,
-        model_sha256=weights_sha256(model),
-    )["prices"].assign(seed=seed)
+    stored("metrics-", two_conventions_prices, of_metrics, seed)["prices"].assign(seed=seed)
     for seed in metric_seeds
 )
 in_points = in_model.set_index(["seed", "metric", "method"])
