@@ -13,8 +13,8 @@ PROFILE ?= cpu
 GSM8K ?=
 MATH ?=
 # The chapters that read stored results
-STORED := 07_language_exact 08_language_sampled 09_estimating_conflict 11_life_of_a_conflict \
-  12_training_pass_at_k 13_conflict_free 14_math_conflict 15_laptop_to_cluster
+STORED := language_exact language_sampled estimating_conflict life_of_a_conflict \
+  training_pass_at_k conflict_free math_conflict laptop_to_cluster
 # One claim of claims.yml, or several; empty: all
 CLAIM ?=
 # Arguments for pytest: make test ARGS="-k toy"
@@ -43,13 +43,13 @@ verify: env ## Check all that ships against claims.yml: at most two minutes, no 
 reproduce: env model ## Run the commands of the claims again: make reproduce CLAIM=C3
 	$(BIN)/passgrad reproduce $(CLAIM)
 
-run: env model ## Run one notebook: make run NB=04_toy PROFILE=smoke
-	@test -n "$(NB)" || { echo "name a notebook: make run NB=04_toy PROFILE=smoke" >&2; exit 2; }
+run: env model ## Run one notebook: make run NB=toy PROFILE=smoke
+	@test -n "$(NB)" || { echo "name a notebook: make run NB=toy PROFILE=smoke" >&2; exit 2; }
 	$(BIN)/passgrad run "$(NB)" --profile $(PROFILE)
 
 # Chapter 11: small tensors that a long run keeps pin the heap, which then grows to gigabytes; large
 # blocks in maps of their own go back.
-results: env model ## Recompute what ships in data/results (hours; NB=12_training_pass_at_k for one chapter)
+results: env model ## Recompute what ships in data/results (hours; NB=training_pass_at_k for one chapter)
 	for chapter in $(or $(NB),$(STORED)); do \
 	  files=(); unset MALLOC_MMAP_THRESHOLD_; \
 	  case "$$chapter" in 11_*) export MALLOC_MMAP_THRESHOLD_=1048576;; esac; \

@@ -3,7 +3,7 @@
 What is measured: the wall time of <grad J_k, grad J_1> and its cosine on a grid of populations
 (separation by share of hard prompts, one start) for many k, in float64 by quadrature.
 
-- batched: ``passgrad.training.phase.phase_diagram``, whole grid.
+- batched: ``passgrad_book.experiments.dynamics.phase.phase_diagram``, whole grid.
 - loop: ``conflict(GaussianBandit(...), theta, ks)`` for a few populations of the same grid, evenly
   spread, scaled to all of them. Both forms are compared there before timing.
 - all starts: the batched form with as many starts as the grid has separations, a grid in four
@@ -24,8 +24,8 @@ import typer
 from _common import Figures, Smoke, interleaved, machine, progress, ratio, report
 
 from passgrad.interference import conflict
-from passgrad.training.phase import phase_diagram
 from passgrad.worlds.bandit import GaussianBandit
+from passgrad_book.experiments.dynamics.phase import phase_diagram
 
 THETA = (-2.0, -2.0)
 #: seconds that the whole grid may take on two cores

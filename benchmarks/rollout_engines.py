@@ -31,11 +31,11 @@ from typing import Annotated
 import typer
 from _common import MODEL, Figures, Smoke, machine, matmul_rate, progress, report
 
-from passgrad.lm import transformers_engine, vllm_engine, vllm_worker
 from passgrad.lm.models import load_model, resolve
 from passgrad.lm.rollouts import Request
-from passgrad.lm.sampling import vllm_problem
 from passgrad.lm.tokens import encode
+from passgrad.rollouts import transformers_engine, vllm_engine, vllm_worker
+from passgrad.rollouts.sampling import vllm_problem
 from passgrad.tasks.arithmetic import arithmetic
 from passgrad.tasks.conventions import conventions
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from passgrad import figures, paths, results
+from passgrad_book.build import figures, paths, results
 
 EXPERIMENT = "two_conventions"
 #: columns: seed (choice of prompts), k, cosine between the gradients of pass@1 and pass@k

@@ -2,7 +2,7 @@
 
 A number in prose is read from the file that holds it; the file and its hash show on hover. A file,
 table, row or column that is not there is a warning, and so ends a build with -W. The page is read
-again when the file changes. What an address may be: :mod:`passgrad.claims.reference`.
+again when the file changes. What an address may be: :mod:`passgrad_book.build.claims.reference`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
-from passgrad.claims import reference
 from passgrad.errors import UserError
+from passgrad_book.build.claims import reference
 
 VERSION = 1
 

@@ -1,8 +1,9 @@
 """Pages of notebooks are read again when what they depend on changed, and only then.
 
 Sphinx compares a page with its own source file. A chapter also depends on the package, on the lock
-file and on stored results; :func:`passgrad.notebooks.key` hashes all of these. The hash that a page
-was read with is kept in the Sphinx environment, and a page whose hash differs now is outdated.
+file and on stored results; :func:`passgrad_book.build.notebooks.key` hashes all of these. The hash
+that a page was read with is kept in the Sphinx environment, and a page whose hash differs now is
+outdated.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from passgrad import notebooks, provenance
+from passgrad_book.build import notebooks, sources
 
 VERSION = 1
 
@@ -20,7 +21,7 @@ def _hash(app, docname):
     if source.suffix != ".py":
         return None
     # The reader adds the provenance of the run to the page, so its own code counts as well.
-    return f"{notebooks.key(source)}:{provenance.digest(['passgrad.notebooks'])[:12]}"
+    return f"{notebooks.key(source)}:{sources.digest(['passgrad_book.build.notebooks'])[:12]}"
 
 
 def _keys(env):

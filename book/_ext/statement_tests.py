@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
-from passgrad import paths
+from passgrad_book.build import paths
 
 VERSION = 1
 

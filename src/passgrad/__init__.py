@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: public name -> the module that defines it
 _HOMES = {
@@ -17,11 +17,11 @@ _HOMES = {
     "PassAtK": "passgrad.objectives",
     "advantages": "passgrad.estimators",
     "conflict": "passgrad.interference",
-    "ascend": "passgrad.training.ascent",
-    "Adam": "passgrad.training.directions",
-    "NaturalGradient": "passgrad.training.directions",
-    "ConflictFreeDirection": "passgrad.training.conflict_free",
-    "frontier": "passgrad.training.frontier",
+    "ascend": "passgrad.ascent.ascent",
+    "Adam": "passgrad.ascent.directions",
+    "NaturalGradient": "passgrad.ascent.directions",
+    "ConflictFreeDirection": "passgrad.ascent.conflict_free",
+    "frontier": "passgrad.ascent.frontier",
     "measure": "passgrad.measurement.run",
     "TwoPointBandit": "passgrad.worlds.bandit",
     "GaussianBandit": "passgrad.worlds.bandit",
@@ -52,6 +52,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from passgrad.ascent.ascent import ascend
+    from passgrad.ascent.conflict_free import ConflictFreeDirection
+    from passgrad.ascent.directions import Adam, NaturalGradient
+    from passgrad.ascent.frontier import frontier
     from passgrad.errors import UserError
     from passgrad.estimators import advantages
     from passgrad.interference import conflict
@@ -59,10 +63,6 @@ if TYPE_CHECKING:
     from passgrad.measurement.run import measure
     from passgrad.metrics import pass_at_k
     from passgrad.objectives import PassAtK
-    from passgrad.training.ascent import ascend
-    from passgrad.training.conflict_free import ConflictFreeDirection
-    from passgrad.training.directions import Adam, NaturalGradient
-    from passgrad.training.frontier import frontier
     from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
     from passgrad.worlds.language import LanguageWorld
     from passgrad.worlds.tabular import TabularSoftmax

@@ -1,126 +1,22 @@
-"""Where a number comes from: versions, machine, time, and a digest of the code that made it.
-
-The digest covers what the code *does*: comments, docstrings and layout do not enter it, the modules
-that a module imports do. A result that is kept with the project is used as long as its digest fits.
-"""
+"""Where a number comes from: versions, machine, commit and time."""
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from passgrad import paths
-from passgrad.errors import UserError
 
 #: processor features that change which kernels run, and so the last digits and the speed
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
 
 _PACKAGES = ("torch", "transformers", "vllm", "numpy", "scipy", "pandas")
-
-
-# --- the code -------------------------------------------------------------------------------------
-
-
-def _serialise(node: Any) -> str:
-    """A syntax tree as text, without positions, comments and docstrings.
-
-    Empty and missing fields are left out, so that a newer Python, which has more of them, gives the
-    same text for the same code.
-    """
-    if isinstance(node, ast.AST):
-        fields = []
-        for name, value in ast.iter_fields(node):
-            if name in ("ctx", "kind", "type_comment"):
-                continue
-            if name == "body" and isinstance(
-                node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-            ):
-                value = _without_docstring(value)
-            if value is None and not isinstance(node, ast.Constant):
-                continue
-            if isinstance(value, list) and not value:
-                continue
-            fields.append(f"{name}={_serialise(value)}")
-        return f"{type(node).__name__}({','.join(fields)})"
-    if isinstance(node, list):
-        return "[" + ",".join(_serialise(item) for item in node) + "]"
-    return repr(node)
-
-
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    if (
-        isinstance(first, ast.Expr)
-        and isinstance(first.value, ast.Constant)
-        and isinstance(first.value.value, str)
-    ):
-        return body[1:]
-    return body
-
-
-def code_digest(text: str) -> str:
-    """SHA-256 of what a Python source does: of its syntax tree without comments and docstrings."""
-    return hashlib.sha256(_serialise(ast.parse(text)).encode()).hexdigest()
-
-
-@functools.lru_cache(maxsize=4)
-def _graph(root: Path, stamp: tuple[tuple[str, int, int], ...]) -> Any:
-    import grimp
-
-    # cache_dir=None: the graph of a package this small is built in a fraction of a second.
-    return grimp.build_graph("passgrad", cache_dir=None, exclude_type_checking_imports=True)
-
-
-def _module_file(module: str) -> Path:
-    base = paths.source().parent.joinpath(*module.split("."))
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"no module {module!r} in the package; see src/passgrad for the names")
-
-
-def dependencies(modules: Iterable[str]) -> list[str]:
-    """The given modules and all modules of the package that they import, directly or not,
-    sorted.
-    """
-    source = paths.source()
-    files = sorted(source.rglob("*.py"))
-    stamp = tuple(
-        (str(f.relative_to(source)), f.stat().st_mtime_ns, f.stat().st_size) for f in files
-    )
-    graph = _graph(source, stamp)
-    found: set[str] = set()
-    for module in modules:
-        _module_file(module)
-        found.add(module)
-        found |= graph.find_upstream_modules(module)
-    # The root package holds names and the version, and computes nothing.
-    return sorted(found - {"passgrad"})
-
-
-def digest(modules: Sequence[str]) -> str:
-    """SHA-256 over the code of these modules of ``passgrad`` and of all that they import from it.
-
-    Raises
-    ------
-    UserError
-        For a module that does not exist.
-    """
-    total = hashlib.sha256()
-    for module in dependencies(modules):
-        code = code_digest(_module_file(module).read_text(encoding="utf-8"))
-        total.update(f"{module}:{code}\n".encode())
-    return total.hexdigest()
 
 
 def file_sha256(path: Path) -> str:
@@ -182,25 +78,25 @@ def _gpu() -> str | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout, ``-dirty`` appended when the package's source differs from it; None
-    without git.
+    """Commit of the checkout that this code lies in, ``-dirty`` appended when its code differs from
+    it; None without git.
     """
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(Path(__file__).resolve().parent), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        ).stdout.strip()
+
     try:
-        root = paths.root()
-
-        def git(*arguments: str) -> str:
-            return subprocess.run(
-                ["git", "-C", str(root), *arguments],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=20,
-            ).stdout.strip()
-
         commit = git("rev-parse", "HEAD")
-        return commit + ("-dirty" if git("status", "--porcelain", "--", "src", "notebooks") else "")
-    except (OSError, subprocess.SubprocessError, UserError):
+        changed = git("status", "--porcelain", "--", ":/src", ":/notebooks")
+    except (OSError, subprocess.SubprocessError):
         return None
+    return commit + ("-dirty" if changed else "")
 
 
 def now() -> str:
@@ -212,12 +108,11 @@ def record(
     *,
     seed: int | None = None,
     parameters: Mapping[str, Any] | None = None,
-    modules: Sequence[str] = (),
     model_sha256: str | None = None,
 ) -> dict[str, Any]:
     """The circumstances of a computation, as plain JSON values.
 
-    Holds neither host names nor paths. ``digest`` is there when ``modules`` are named.
+    Holds neither host names nor paths.
     """
     entry: dict[str, Any] = {
         "time": now(),
@@ -236,9 +131,6 @@ def record(
         entry["seed"] = int(seed)
     if parameters is not None:
         entry["parameters"] = dict(parameters)
-    if modules:
-        entry["modules"] = list(modules)
-        entry["digest"] = digest(modules)
     if model_sha256 is not None:
         entry["model_sha256"] = model_sha256
     return entry

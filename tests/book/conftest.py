@@ -28,7 +28,7 @@ LINKED = [
 ]
 
 #: the chapter that is executed
-CHAPTER = "notebooks/04_toy"
+CHAPTER = "notebooks/toy"
 
 
 def chapters():

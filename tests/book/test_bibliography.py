@@ -1,6 +1,6 @@
 import re
 
-from passgrad import paths
+from passgrad_book.build import paths
 
 from .conftest import cited
 

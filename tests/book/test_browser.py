@@ -14,7 +14,7 @@ PAGES = (
     "book/setup.html",
     "book/notation.html",
     "book/references.html",
-    "notebooks/04_toy.html",
+    "notebooks/toy.html",
 )
 
 
@@ -84,7 +84,7 @@ def test_no_errors_and_no_request_leaves_this_machine(visit, site, page):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_each_theme_shows_its_figures(visit, theme):
-    driver = visit("notebooks/04_toy.html", theme)
+    driver = visit("notebooks/toy.html", theme)
     shown = driver.execute_script(
         "return [...document.querySelectorAll('figure .passgrad-bundle')].map(bundle =>"
         " [...bundle.querySelectorAll('img')].map(i =>"
@@ -98,7 +98,7 @@ def test_each_theme_shows_its_figures(visit, theme):
 
 
 def test_dark_figures_have_no_light_card(visit):
-    driver = visit("notebooks/04_toy.html", "dark")
+    driver = visit("notebooks/toy.html", "dark")
     grounds = driver.execute_script(
         "return [...document.querySelectorAll('figure .passgrad-bundle img.only-dark')].map(i => {"
         " const found = []; for (let e = i; e && e.tagName != 'BODY'; e = e.parentElement) {"

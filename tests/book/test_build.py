@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from passgrad.figures import MIN_ALT
+from passgrad_book.build.figures import MIN_ALT
 
 from .conftest import chapters
 
@@ -33,8 +33,8 @@ def test_build_succeeds_without_a_warning(book):
 
 
 def test_progress_says_what_runs(book):
-    assert "[1/1] notebooks/04_toy.py: executing (smoke profile)" in book.first.stdout
-    assert re.search(r"04_toy  cell \d+ of \d+  0:\d\d  ", book.first.stdout)
+    assert "[1/1] notebooks/toy.py: executing (smoke profile)" in book.first.stdout
+    assert re.search(r"toy  cell \d+ of \d+  0:\d\d  ", book.first.stdout)
 
 
 def test_nothing_but_the_book_is_built(book):
@@ -47,7 +47,7 @@ def test_a_second_build_executes_nothing_and_writes_nothing(book):
     before = {p: p.stat().st_mtime_ns for p in pages(book)}
     again = book.build()
     assert again.returncode == 0, again.stdout[-3000:]
-    assert "[1/1] notebooks/04_toy.py: unchanged, not executed" in again.stdout
+    assert "[1/1] notebooks/toy.py: unchanged, not executed" in again.stdout
     assert "0 of 1 chapters executed" in again.stdout
     assert {p: p.stat().st_mtime_ns for p in pages(book)} == before
 
@@ -76,10 +76,10 @@ def test_every_image_has_an_alternative_text(book):
 
 
 def test_figures_have_number_caption_both_themes_and_data(book):
-    page = soup_of(book.html / "notebooks" / "04_toy.html")
-    number = 1 + chapters().index("notebooks/04_toy")
+    page = soup_of(book.html / "notebooks" / "toy.html")
+    number = 1 + chapters().index("notebooks/toy")
     figures = page.select("figure")
-    source = (book.root / "notebooks" / "04_toy.py").read_text()
+    source = (book.root / "notebooks" / "toy.py").read_text()
     assert len(figures) == source.count("figures.show(")
     for figure in figures:
         assert re.match(rf"Fig\. {number}\.\d+", figure.select_one(".caption-number").text)
@@ -90,16 +90,16 @@ def test_figures_have_number_caption_both_themes_and_data(book):
 
 
 def test_page_ends_with_its_provenance_and_its_notebook(book):
-    page = soup_of(book.html / "notebooks" / "04_toy.html")
+    page = soup_of(book.html / "notebooks" / "toy.html")
     box = page.select_one(".provenance")
     text = " ".join(box.text.split())
-    assert "Source notebooks/04_toy.py, executed in the smoke profile on" in text
+    assert "Source notebooks/toy.py, executed in the smoke profile on" in text
     assert "Versions: " in text
     assert "python 3." in text
     assert "grid_points" in text
     link = box.select_one("a[download]")
     notebook = (book.html / "notebooks" / link["href"]).resolve()
-    assert notebook == (book.html / "_notebooks" / "04_toy.ipynb").resolve()
+    assert notebook == (book.html / "_notebooks" / "toy.ipynb").resolve()
     nbformat.validate(json.loads(notebook.read_text()))
 
 
@@ -115,7 +115,7 @@ def test_no_page_asks_for_anything_from_another_host(book):
 
 
 def test_formulas_are_formulas(book):
-    page = soup_of(book.html / "notebooks" / "04_toy.html").select_one(".bd-article")
+    page = soup_of(book.html / "notebooks" / "toy.html").select_one(".bd-article")
     for code in page.select("pre"):
         code.decompose()
     assert "$" not in page.text
@@ -132,21 +132,21 @@ def own_copy(book, name):
 
 def test_what_changed_is_executed_and_read_again_and_nothing_else(tiny):
     lock = own_copy(tiny, "requirements") / "lock.txt"
-    source = tiny.root / "notebooks" / "04_toy.py"
+    source = tiny.root / "notebooks" / "toy.py"
     assert tiny.build().returncode == 0
 
     source.write_text(source.read_text() + "\n# %% [markdown]\n# A line that was added.\n")
     done = tiny.build()
     assert done.returncode == 0, done.stdout[-3000:]
     assert "1 of 1 chapters executed" in done.stdout
-    assert "A line that was added." in (tiny.html / "notebooks" / "04_toy.html").read_text()
+    assert "A line that was added." in (tiny.html / "notebooks" / "toy.html").read_text()
 
     # Another lock file: the source of the page is the same, what it depends on is not.
     lock.write_text(lock.read_text() + "# more\n")
     done = tiny.build()
     assert done.returncode == 0, done.stdout[-3000:]
     assert "1 of 1 chapters executed" in done.stdout
-    assert re.search(r"reading sources\.\.\. .*notebooks/04_toy", done.stdout)
+    assert re.search(r"reading sources\.\.\. .*notebooks/toy", done.stdout)
     assert not re.search(r"reading sources\.\.\. .*book/setup", done.stdout)
 
     done = tiny.build()
@@ -166,10 +166,10 @@ def test_a_warning_stops_the_build_also_the_second_time(tiny):
 
 
 def test_a_chapter_that_fails_stops_the_build(tiny):
-    source = tiny.root / "notebooks" / "04_toy.py"
+    source = tiny.root / "notebooks" / "toy.py"
     source.write_text(source.read_text() + "\n# %%\n1 / 0\n")
     done = tiny.build()
     assert done.returncode == 1
     last = done.stdout.strip().splitlines()[-1]
-    assert last.startswith("passgrad: 04_toy.py stopped in cell 2 ('1 / 0'): ZeroDivisionError")
+    assert last.startswith("passgrad: toy.py stopped in cell 2 ('1 / 0'): ZeroDivisionError")
     assert not (tiny.html / "index.html").exists()

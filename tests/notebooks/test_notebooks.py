@@ -8,8 +8,8 @@ import nbformat
 import pytest
 import yaml
 
-from passgrad import notebooks, paths
-from passgrad.figures import MIN_ALT
+from passgrad_book.build import notebooks, paths
+from passgrad_book.build.figures import MIN_ALT
 
 SOURCES = notebooks.sources()
 PROFILES = ("smoke", "cpu", "gpu")

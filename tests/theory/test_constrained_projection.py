@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from passgrad.ascent.ascent import ascend
+from passgrad.ascent.conflict_free import ConflictFreeDirection
+from passgrad.ascent.directions import Euclidean, FisherMetric
+from passgrad.ascent.mixing import coefficients
 from passgrad.objectives import PassAtK
-from passgrad.training.ascent import ascend
-from passgrad.training.conflict_free import ConflictFreeDirection
-from passgrad.training.directions import Euclidean, FisherMetric
-from passgrad.training.mixing import coefficients
 from passgrad.worlds.bandit import TwoPointBandit
 
 pytestmark = pytest.mark.statement("prop-constrained", "cor-price-of-no-fall")

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize, minimize_scalar
 
+from passgrad.ascent.ascent import ascend
 from passgrad.objectives import PassAtK
-from passgrad.training.ascent import ascend
-from passgrad.training.optimum import best_pass_at_1, hedged_answer, optimal_theta
-from passgrad.training.phase import phase_diagram
 from passgrad.worlds.bandit import GaussianBandit
+from passgrad_book.experiments.dynamics.optimum import best_pass_at_1, hedged_answer, optimal_theta
+from passgrad_book.experiments.dynamics.phase import phase_diagram
 
 pytestmark = pytest.mark.statement("prop-hedging", "cor-gaussian-optimum")
 

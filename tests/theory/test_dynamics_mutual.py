@@ -2,9 +2,9 @@
 
 import pytest
 
+from passgrad.ascent.ascent import ascend
 from passgrad.interference import conflict
 from passgrad.objectives import PassAtK
-from passgrad.training.ascent import ascend
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
 
 pytestmark = pytest.mark.statement("prop-mutual")

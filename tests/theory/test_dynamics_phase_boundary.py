@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from passgrad.interference import conflict
-from passgrad.training.phase import phase_diagram
 from passgrad.worlds.bandit import GaussianBandit
+from passgrad_book.experiments.dynamics.phase import phase_diagram
 
 pytestmark = pytest.mark.statement("prop-phase-quadratic", "prop-between")
 

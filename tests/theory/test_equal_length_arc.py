@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from passgrad.ascent.directions import AdamMetric, Euclidean, FisherMetric
+from passgrad.ascent.frontier import frontier
+from passgrad.ascent.mixing import coefficients
 from passgrad.objectives import PassAtK
-from passgrad.training.directions import AdamMetric, Euclidean, FisherMetric
-from passgrad.training.frontier import frontier
-from passgrad.training.mixing import coefficients
 from passgrad.worlds.bandit import TwoPointBandit
 
 pytestmark = pytest.mark.statement("prop-equal-length", "cor-cagrad-mgda")

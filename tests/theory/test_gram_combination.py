@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from passgrad.ascent.ascent import ascend
+from passgrad.ascent.conflict_free import ConflictFreeDirection
+from passgrad.ascent.mixing import coefficients
 from passgrad.estimators import advantages
 from passgrad.objectives import Mixture, PassAtK
-from passgrad.training.ascent import ascend
-from passgrad.training.conflict_free import ConflictFreeDirection
-from passgrad.training.mixing import coefficients
 
 pytestmark = pytest.mark.statement("prop-gram-combination")
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from passgrad.ascent.conflict_free import ConflictFreeDirection
+from passgrad.ascent.directions import FisherMetric, NaturalGradient
 from passgrad.objectives import PassAtK
-from passgrad.training.conflict_free import ConflictFreeDirection
-from passgrad.training.directions import FisherMetric, NaturalGradient
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
 
 pytestmark = pytest.mark.statement("lem-push-through", "prop-natural-no-conflict")

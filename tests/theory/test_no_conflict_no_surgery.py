@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from passgrad.ascent.conflict_free import ConflictFreeDirection
 from passgrad.objectives import PassAtK
-from passgrad.training.conflict_free import ConflictFreeDirection
 from passgrad.worlds.bandit import TwoPointBandit
 from passgrad.worlds.base import AnalyticWorld
 from passgrad.worlds.tabular import TabularSoftmax

@@ -7,10 +7,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from passgrad.ascent.ascent import ascend
+from passgrad.ascent.conflict_free import ConflictFreeDirection
+from passgrad.ascent.mixing import coefficients
 from passgrad.objectives import PassAtK
-from passgrad.training.ascent import ascend
-from passgrad.training.conflict_free import ConflictFreeDirection
-from passgrad.training.mixing import coefficients
 from passgrad.worlds.bandit import TwoPointBandit
 
 pytestmark = pytest.mark.statement("prop-no-fall", "cor-pcgrad-upgrad")

@@ -9,10 +9,10 @@ import math
 import pytest
 import torch
 
+from passgrad.ascent.ascent import ascend
 from passgrad.bounds import conflict_strength, proven_step_size, sufficient_k
 from passgrad.interference import conflict
 from passgrad.objectives import PassAtK
-from passgrad.training.ascent import ascend
 from passgrad.worlds.bandit import TwoPointBandit
 
 pytestmark = pytest.mark.statement("prop-conflict-identity", "prop-sufficient-k", "prop-step-size")

@@ -5,9 +5,9 @@ theta and the share of hard prompts are assumptions of this project: the paper p
 
 import pytest
 
+from passgrad.ascent.ascent import ascend
 from passgrad.interference import conflict
 from passgrad.objectives import PassAtK
-from passgrad.training.ascent import ascend
 from passgrad.worlds.bandit import GaussianBandit
 
 pytestmark = pytest.mark.statement("prop-conflict-identity")

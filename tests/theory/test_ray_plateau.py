@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from passgrad.ascent.ascent import ascend
 from passgrad.objectives import PassAtK
-from passgrad.training.ascent import ascend
-from passgrad.worlds.plateau import PlateauBandit
+from passgrad_book.experiments.dynamics.plateau import PlateauBandit
 
 pytestmark = pytest.mark.statement("prop-ray-threshold")
 

@@ -7,7 +7,7 @@ import torch
 
 from passgrad.objectives import PassAtK
 from passgrad.worlds.bandit import TwoPointBandit
-from passgrad.worlds.plateau import PlateauBandit
+from passgrad_book.experiments.dynamics.plateau import PlateauBandit
 
 pytestmark = pytest.mark.statement("prop-ray-threshold", "cor-ray-turn")
 

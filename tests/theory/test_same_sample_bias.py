@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from passgrad.estimators import get_estimator
-from passgrad.measurement import biased_conflict
-from passgrad.measurement.answers import AnswerLaw, AnswerSamples
+from passgrad_book.experiments.estimating.answers import AnswerLaw, AnswerSamples
+from passgrad_book.experiments.estimating.naive import biased_conflict
 
 pytestmark = pytest.mark.statement("prop-same-sample-bias")
 

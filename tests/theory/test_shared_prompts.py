@@ -7,8 +7,8 @@ import torch
 
 from passgrad.estimators import get_estimator
 from passgrad.measurement import influence
-from passgrad.measurement.answers import AnswerSamples
 from passgrad.measurement.crossfit import cross_fit
+from passgrad_book.experiments.estimating.answers import AnswerSamples
 
 from .test_same_sample_bias import FLAT, LAW, MASSES
 

@@ -4,10 +4,10 @@ from fractions import Fraction
 
 import pytest
 
+from passgrad.ascent.ascent import ascend
 from passgrad.bounds import conflict_strength, gradient_bound, proven_step_size, smoothness
 from passgrad.interference import conflict
 from passgrad.objectives import PassAtK
-from passgrad.training.ascent import ascend
 from passgrad.worlds.bandit import TwoPointBandit
 
 pytestmark = pytest.mark.statement("prop-step-size")

@@ -59,7 +59,7 @@ def test_the_default_model_is_embedded(root):
 @pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, ())) for n in NAMES])
 def test_it_prints_ratio_and_limit(root, tmp_path, request, name):
     if name == "rollout_engines":
-        from passgrad.lm.sampling import vllm_problem
+        from passgrad.rollouts.sampling import vllm_problem
 
         if problem := vllm_problem():
             pytest.skip(problem)

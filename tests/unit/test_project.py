@@ -19,7 +19,7 @@ def normal(name):
 
 @pytest.fixture(scope="module")
 def pins():
-    from passgrad.doctor import locked_versions
+    from passgrad_book.build.doctor import locked_versions
 
     return {normal(name): version for name, version in locked_versions().items()}
 

@@ -66,7 +66,7 @@ def test_digest_changes_with_a_module_that_is_imported_and_not_with_others(tmp_p
     import subprocess
     import sys
 
-    from passgrad import paths
+    from passgrad_book.build import paths
 
     checkout = tmp_path / "checkout"
     shutil.copytree(

@@ -1,5 +1,5 @@
 """The command line: ``passgrad models``, ``measure``, ``plan``, ``run``, ``sweep``, ``book``,
-``verify``, ``reproduce``, ``doctor``.
+``verify``, ``witness``, ``audit``, ``reproduce``, ``doctor``.
 
 One module a command, or a family of them; this one puts them together and turns errors into lines.
 """
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import passgrad
-from passgrad.cli.claims import reproduce, verify
+from passgrad.cli.claims import audit, reproduce, verify, witness
 from passgrad.cli.doctor import doctor
 from passgrad.cli.measure import measure
 from passgrad.cli.models import models_app
@@ -38,7 +38,7 @@ app = typer.Typer(
     "`make book` does the rest.",
 )
 app.add_typer(models_app, name="models")
-for command in (measure, plan, run, sweep, book, verify, reproduce, doctor):
+for command in (measure, plan, run, sweep, book, verify, witness, audit, reproduce, doctor):
     app.command()(command)
 
 

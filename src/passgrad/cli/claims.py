@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from passgrad.claims.outcome import Outcome
-    from passgrad.claims.verify import Part
+    from passgrad_book.build.claims.outcome import Outcome
+    from passgrad_book.build.claims.verify import Part
 
 Claims = Annotated[
     list[str] | None,
@@ -27,15 +27,86 @@ def verify(
         ),
     ] = False,
 ) -> None:
-    """Check everything that ships: hashes, records, identities, claims, generated pages.
+    """Check everything that ships: hashes, records, witnesses, identities, claims, generated pages.
 
+    The witnesses of experiments whose code has not been seen before run, in about three minutes.
     Needs neither network nor GPU. Ends with one table, and with exit status 1 on any failure.
     """
-    from passgrad.claims.verify import verify as check
+    from passgrad_book.build.claims.verify import verify as check
 
-    report = check(claims, write=write)
+    report = check(claims, write=write, say=lambda line: typer.echo(line, err=True))
     close(report.outcomes, report.parts)
     end(report.failures)
+
+
+def witness(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="Experiments by their names.  [default: all]")
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Store the numbers of today: for a new version.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run also what is known by data/attestations.jsonl.")
+    ] = False,
+) -> None:
+    """Run the small runs whose numbers every version of the code has to give.
+
+    Code that gives them adds a line to data/attestations.jsonl; other code is named, with the
+    experiment and the column, and the exit status is 1.
+    """
+    from passgrad_book.build import witness as module
+    from passgrad_book.build.experiment import HOMES, find
+
+    failures = []
+    for name in experiments or HOMES:
+        if find(name).timing:
+            typer.echo(f"{name}: times, no witness")
+            continue
+        if write:
+            module.write(name)
+        found = module.attest(name, again=again)
+        if found.failure is not None:
+            failures.append(found.failure)
+        elif found.ran:
+            typer.echo(
+                f"{name}: the same numbers, in {found.seconds:.0f} s; largest gap "
+                f"{found.largest:.1g} of what is allowed, in {found.column}"
+            )
+        else:
+            typer.echo(f"{name}: known")
+    end(failures)
+
+
+def audit(
+    result: Annotated[
+        str | None,
+        typer.Argument(help="experiment/profile/name.  [default: the result whose day it is]"),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option("--file", help="A file of problems, as gsm8k_path=FILE. Repeatable."),
+    ] = None,
+    note: Annotated[
+        bool,
+        typer.Option("--note", help="Store which share of its lines the witness covers."),
+    ] = False,
+) -> None:
+    """Compute one stored result again in full and compare every column: minutes."""
+    import datetime
+
+    from passgrad_book.build import audit as module
+
+    files = dict(one.split("=", 1) for one in file or ())
+    name = result or module.of_the_day(module.candidates(files), datetime.date.today())
+    typer.echo(f"computing {name} again", err=True)
+    found = module.audit(name, files, note=note)
+    column, (gap, allowed) = max(found.gaps.items(), key=lambda item: item[1][0])
+    typer.echo(
+        f"{name}: {found.seconds:.0f} s; largest gap {gap:.2g}, where {allowed:.2g} is allowed, "
+        f"in {column}"
+    )
+    end(found.failures)
 
 
 def reproduce(
@@ -52,9 +123,9 @@ def reproduce(
     notebook are the same is not run again. Ends with one table, and with exit status 1 on any
     failure.
     """
-    from passgrad.claims import render
-    from passgrad.claims import reproduce as module
-    from passgrad.claims.schema import load
+    from passgrad_book.build.claims import render
+    from passgrad_book.build.claims import reproduce as module
+    from passgrad_book.build.claims.schema import load
 
     outcomes = module.reproduce(claims, fresh=fresh, say=lambda line: typer.echo(line, err=True))
     if write:

@@ -11,7 +11,7 @@ def doctor() -> None:
     Looks at versions, processor, memory, disk, model, vLLM and results; exit 1 when something is
     wrong.
     """
-    from passgrad import doctor as module
+    from passgrad_book.build import doctor as module
 
     failed = 0
     for check in module.checks():

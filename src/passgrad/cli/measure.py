@@ -118,9 +118,9 @@ def measure(
     from passgrad.cli.progress import Bars
     from passgrad.lm.distributed import processes
     from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
+    from passgrad.measurement.report import write_report
+    from passgrad.measurement.report.measured import content_of
     from passgrad.measurement.run import measure as run_measurement
-    from passgrad.report import write_report
-    from passgrad.report.measured import content_of
 
     with processes() as group, Bars() as bars:
         made = run_measurement(

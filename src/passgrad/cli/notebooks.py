@@ -19,8 +19,7 @@ def run(
     notebook: Annotated[
         str,
         typer.Argument(
-            help="A notebook of the project, by path, name or number: "
-            "notebooks/04_toy.py, 04_toy, 04."
+            help="A notebook of the project, by path, name or number: notebooks/toy.py, toy, 04."
         ),
     ],
     profile: Annotated[
@@ -53,9 +52,9 @@ def run(
     NAME.failed.ipynb and NAME.failed.json, exit status 1, and the reason in the last line. An
     unknown parameter is an error.
 
-    Example: passgrad run 04_toy --profile smoke -p small_steps=50 --out /tmp
+    Example: passgrad run toy --profile smoke -p small_steps=50 --out /tmp
     """
-    from passgrad import notebooks
+    from passgrad_book.build import notebooks
 
     path = notebooks.find(notebook)
     known = notebooks.parameters_of(path)
@@ -92,8 +91,8 @@ def book(
     A chapter is executed again when its text, the code that it uses, the lock file or the stored
     results changed. Nothing changed: nothing is executed.
     """
-    from passgrad import notebooks, paths
-    from passgrad.results import PROFILE_VARIABLE
+    from passgrad_book.build import notebooks, paths
+    from passgrad_book.build.results import PROFILE_VARIABLE
 
     start = time.perf_counter()
     os.environ[PROFILE_VARIABLE] = profile

@@ -24,7 +24,7 @@ _PAUSE = 30.0
 
 
 class Bars:
-    """:class:`passgrad.measurement.progress.Progress` on standard error."""
+    """:class:`passgrad.progress.Progress` on standard error."""
 
     def __init__(self) -> None:
         console = Console(stderr=True, soft_wrap=True)

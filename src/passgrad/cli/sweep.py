@@ -44,7 +44,7 @@ def sweep(
 
     Example: passgrad sweep examples/sweep_toy.yml --jobs 2
     """
-    from passgrad.sweep import open_sweep, run_sweep
+    from passgrad_book.build.sweep import open_sweep, run_sweep
 
     if executor not in (None, "local", "slurm"):
         raise UserError(f"--executor {executor!r} is unknown; the executors are local and slurm")

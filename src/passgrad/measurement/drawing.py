@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from passgrad.files import write_atomic
 from passgrad.lm.rollouts import Rollouts, Sampling
-from passgrad.lm.sampling import Engine, sample
-from passgrad.measurement.progress import Progress
+from passgrad.progress import Progress
+from passgrad.rollouts.sampling import Engine, sample
 from passgrad.tasks.base import Task
 from passgrad.tasks.verifiers import Verifier
 

@@ -15,7 +15,9 @@ from passgrad.errors import UserError
 from passgrad.estimators import ESTIMATORS, Estimator, get_estimator
 from passgrad.measurement import influence as terms
 from passgrad.measurement.agreement import agreement_error
-from passgrad.measurement.bands import (
+from passgrad.measurement.crossfit import Split, check_orders, cross_fit, split_halves
+from passgrad.measurement.samples import SampledGradients
+from passgrad.stats.bands import (
     Array,
     band,
     degrees_of_freedom,
@@ -24,8 +26,6 @@ from passgrad.measurement.bands import (
     standard_error,
     threshold_interval,
 )
-from passgrad.measurement.crossfit import Split, check_orders, cross_fit, split_halves
-from passgrad.measurement.samples import SampledGradients
 from passgrad.stats.binomial import check_level
 from passgrad.stats.intervals import Prompts, check_prompts
 

@@ -23,8 +23,8 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.passes import CompletionPasses, Method
 from passgrad.lm.prompt_gram import spanning
-from passgrad.measurement.bands import Array, standard_error
 from passgrad.measurement.stored import StoredPasses
+from passgrad.stats.bands import Array, standard_error
 
 
 class StoredProducts(StoredPasses):

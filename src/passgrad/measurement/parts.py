@@ -25,7 +25,7 @@ the gradients :math:`G_f` of a fold in half h, and h' for the other half, that o
   :math:`e_f = \sum_h (\psi_{f \cap h, A'} - \psi_{f \cap h, B'}) / 2`, with one split.
 
 Intervals have the t law of about as many degrees of freedom as folds
-(:mod:`passgrad.measurement.bands`), the bands hold at all parts of one kind at once. Measured for
+(:mod:`passgrad.stats.bands`), the bands hold at all parts of one kind at once. Measured for
 95 % in a policy with three parts of 20 parameters each, 20 to 100 prompts, 16 answers, k = 4, 200
 replications: intervals of fixed prompts held the truth in 91 to 99 % and bands in 91 to 97 %, those
 of new prompts in 93 to 100 % and in 95 to 97 %. A part of a single parameter is harder: for new
@@ -59,13 +59,13 @@ import numpy as np
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator, get_estimator
 from passgrad.lm.groups import Part
-from passgrad.measurement.bands import Array, band, intervals, standard_error
 from passgrad.measurement.crossfit import Split
 from passgrad.measurement.estimate import check_plan
 from passgrad.measurement.kept import Kept
 from passgrad.measurement.metric import PLAIN, Metric
 from passgrad.measurement.part_terms import part_terms
 from passgrad.measurement.parted import PartedGradients
+from passgrad.stats.bands import Array, band, intervals, standard_error
 from passgrad.stats.intervals import Prompts
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import torch
 
 from passgrad.errors import UserError
 from passgrad.estimators import get_estimator
-from passgrad.measurement.bands import Array
 from passgrad.measurement.estimate import ConflictEstimate
 from passgrad.measurement.planning import Components, Model, Plan, plan
 from passgrad.measurement.planning_models import advantage_moments
+from passgrad.stats.bands import Array
 from passgrad.stats.intervals import Prompts
 
 

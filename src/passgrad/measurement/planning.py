@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from passgrad.errors import UserError
-from passgrad.measurement.bands import Array
+from passgrad.stats.bands import Array
 from passgrad.stats.binomial import check_level
 from passgrad.stats.intervals import Prompts, check_prompts
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator, get_estimator
 from passgrad.estimators.counts import binomial_law
-from passgrad.measurement.bands import Array
 from passgrad.measurement.planning import Components, Model
 from passgrad.objectives import PassAtK
+from passgrad.stats.bands import Array
 
 if TYPE_CHECKING:
     from passgrad.worlds.bandit import Bandit

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from passgrad import provenance
 from passgrad.lm.rollouts import Rollouts
-from passgrad.lm.same_law import LawComparison
 from passgrad.measurement.estimate import ConflictEstimate
 from passgrad.measurement.folder import Folder
 from passgrad.measurement.parts import PartsEstimate
 from passgrad.measurement.step import StepPrediction
+from passgrad.rollouts.same_law import LawComparison
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -19,13 +19,9 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes, RemoteError, processes
 from passgrad.lm.distributed_passes import DistributedPasses
-from passgrad.lm.foreign_logs import RetokenisedWarning, SamplingLawWarning
-from passgrad.lm.foreign_rollouts import read_foreign
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.lm.models import load_model, load_tokenizer, resolve
 from passgrad.lm.rollouts import Rollouts, Sampling
-from passgrad.lm.same_law import LawComparison, check_same_law
-from passgrad.lm.sampling import Engine
 from passgrad.measurement.drawing import Drawing
 from passgrad.measurement.estimate import ConflictEstimate, check_plan, estimate_conflict
 from passgrad.measurement.failures import explained
@@ -34,7 +30,6 @@ from passgrad.measurement.kept import Kept
 from passgrad.measurement.metric import PLAIN, Metric, read_adam_metric
 from passgrad.measurement.parted import ModelParts
 from passgrad.measurement.parts import PartsEstimate, estimate_parts
-from passgrad.measurement.progress import Progress, Silent
 from passgrad.measurement.prompts import GivenPrompts, as_task, digest
 from passgrad.measurement.record import record_of, write_tables
 from passgrad.measurement.remarks import remarks
@@ -42,6 +37,11 @@ from passgrad.measurement.step import StepPrediction, StepSize, predict_step
 from passgrad.measurement.step_samples import ModelSteps
 from passgrad.measurement.stored import StoredPasses
 from passgrad.measurement.verify import verify_step as take_step
+from passgrad.progress import Progress, Silent
+from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
+from passgrad.rollouts.foreign_rollouts import read_foreign
+from passgrad.rollouts.same_law import LawComparison, check_same_law
+from passgrad.rollouts.sampling import Engine
 from passgrad.stats.intervals import Prompts
 from passgrad.tasks.base import Task
 from passgrad.tasks.verifiers import Verifier
@@ -110,7 +110,8 @@ def measure(
         ``group``), the name of a task, a task, or prompts. With ``rollouts`` it may be left out if
         these have prompts and rewards.
     :param out: The folder of the measurement.
-    :param rollouts: Completions drawn elsewhere (:mod:`passgrad.lm.foreign_logs`), from this model.
+    :param rollouts: Completions drawn elsewhere (:mod:`passgrad.rollouts.foreign_logs`), from this
+        model.
     :param samples: n, completions a prompt; with ``rollouts`` it is theirs.
     :param ks: Orders with intervals; by default powers of two up to n / 2.
     :param base_url: Of an OpenAI-compatible vLLM server that serves the model, for engine "server".

@@ -40,7 +40,6 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator, get_estimator
-from passgrad.measurement.bands import Array, band, intervals, standard_error
 from passgrad.measurement.crossfit import (
     Split,
     check_orders,
@@ -49,6 +48,7 @@ from passgrad.measurement.crossfit import (
 )
 from passgrad.measurement.second_order import path_derivatives
 from passgrad.measurement.step_samples import StepSamples
+from passgrad.stats.bands import Array, band, intervals, standard_error
 from passgrad.stats.binomial import check_level
 from passgrad.stats.intervals import Prompts, check_prompts
 

@@ -25,13 +25,13 @@ from passgrad.lm.central import Displacement
 from passgrad.lm.models import is_adapter, load_tokenizer, resolve, save_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
-from passgrad.lm.sampling import Engine
-from passgrad.measurement.bands import Array
 from passgrad.measurement.drawing import Drawing
-from passgrad.measurement.progress import Progress, Silent
 from passgrad.measurement.step import StepPrediction
 from passgrad.measurement.step_samples import ModelSteps
 from passgrad.objectives import PassAtK
+from passgrad.progress import Progress, Silent
+from passgrad.rollouts.sampling import Engine
+from passgrad.stats.bands import Array
 from passgrad.stats.intervals import Prompts
 from passgrad.stats.paired import paired_change
 from passgrad.tasks.base import Task

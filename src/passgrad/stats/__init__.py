@@ -7,12 +7,6 @@ asked about and only their samples are drawn anew.
 
 from passgrad.stats.binomial import success_interval
 from passgrad.stats.components import VarianceComponents, variance_components
-from passgrad.stats.coverage import (
-    SuccessLaw,
-    percent_cells,
-    simulate_change_coverage,
-    simulate_coverage,
-)
 from passgrad.stats.intervals import PassAtKBand, pass_at_k_band, pass_at_k_interval
 from passgrad.stats.paired import PairedChange, paired_change
 from passgrad.stats.variance import (
@@ -26,7 +20,6 @@ from passgrad.stats.variance import (
 __all__ = [
     "PairedChange",
     "PassAtKBand",
-    "SuccessLaw",
     "VarianceComponents",
     "paired_change",
     "pass_at_k_band",
@@ -35,10 +28,7 @@ __all__ = [
     "pass_at_k_interval",
     "pass_at_k_variance",
     "pass_at_k_variance_estimate",
-    "percent_cells",
     "plug_in_pass_at_k",
-    "simulate_change_coverage",
-    "simulate_coverage",
     "success_interval",
     "variance_components",
 ]

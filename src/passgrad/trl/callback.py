@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +83,6 @@ class ConflictCallback(TrainerCallback):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         self.to_frame().to_parquet(folder / TABLE)
         if self.plot:
-            # By name: how it is drawn is no part of what stored runs depend on.
-            plot = import_module("passgrad.trl.conflict_plot")
-            plot.draw(self.to_frame(), folder / FIGURE)
+            from passgrad.trl.conflict_plot import draw  # matplotlib is needed for this alone
+
+            draw(self.to_frame(), folder / FIGURE)

@@ -4,7 +4,7 @@ r"""Updates that raise pass@k and pass@1 together, as a change of advantages.
 :math:`\lambda_1 \nabla J_1 + \lambda_k \nabla J_k` is the gradient of the advantages
 :math:`\lambda_1 A^{(1)} + \lambda_k A^{(k)}`. What is needed beyond an ordinary step are three
 numbers, the Gram matrix of the two gradients, and these come from independent parts of a batch
-without bias (:mod:`passgrad.training.streamed`).
+without bias (:mod:`passgrad.trl.streamed`).
 
 *When.* The matrix is measured on every ``every``-th batch, at the cost of a forward and two
 backward passes over it, and averaged over the last measurements with weights that halve with every
@@ -29,13 +29,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from passgrad.errors import UserError
-from passgrad.training.mixing import (
+from passgrad.ascent.mixing import (
     RunningGram,
     check_aggregator,
     coefficients,
     nearest_psd,
 )
+from passgrad.errors import UserError
 from passgrad.trl.schedules import Plan, count
 
 Split = Literal["prompts", "completions"]
@@ -49,7 +49,7 @@ class ConflictFree(Plan):
     k
         The order that is ascended beside pass@1.
     aggregator
-        A method of gradient surgery (:data:`passgrad.training.mixing.AGGREGATORS`):
+        A method of gradient surgery (:data:`passgrad.ascent.mixing.AGGREGATORS`):
         ``"pcgrad"``, ``"mgda"``, ``"upgrad"``, ``"cagrad"``, ``"imtlg"``, ``"nashmtl"`` and others,
         or ``"constrained"``: ascend pass@k, with as much of pass@1 as it takes for pass@1 not to
         fall to first order.

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator
-from passgrad.training.streamed import Part, StreamedGram, part_gradients, streamed_gram
 from passgrad.trl.groups import group_advantages
+from passgrad.trl.streamed import Part, StreamedGram, part_gradients, streamed_gram
 
 # The keys of TRL's batches that text alone has.
 _TEXT = {

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
 
+from passgrad.ascent.mixing import RunningGram
 from passgrad.errors import UserError
 from passgrad.objectives import Mixture, PassAtK
-from passgrad.training.mixing import RunningGram
 
 
 class Plan:

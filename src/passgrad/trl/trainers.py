@@ -30,10 +30,10 @@ from torch import Tensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer, RLOOTrainer
 
+from passgrad.ascent.mixing import RunningGram
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator, get_estimator
 from passgrad.files import write_atomic
-from passgrad.training.mixing import RunningGram
 from passgrad.trl import settings
 from passgrad.trl.callback import ConflictCallback
 from passgrad.trl.conflict_free import ConflictFree

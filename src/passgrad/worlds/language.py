@@ -66,7 +66,7 @@ class LanguageWorld(World):
         packed: bool = True,
         memory_gib: float = 6.0,
     ) -> None:
-        self.model = model.eval()
+        self.model, self.tokenizer = model.eval(), tokenizer
         self.prompts = as_prompts(prompts)
         self.groups = tuple(prompt.group for prompt in self.prompts)
         self.tokenized = [

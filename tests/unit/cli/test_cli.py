@@ -73,12 +73,12 @@ def test_help_teaches(call):
         (["run"], 2, "passgrad: Missing argument"),
         (["measure", "--out", "m"], 2, "passgrad: Missing option '--model'"),
         (["measure", "--model", "x/y.gz", "--out", "m", "--ks", "1,x"], 1, "passgrad: --ks '1,x'"),
-        (["run", "04_toy", "--speed", "9"], 2, "passgrad: No such option"),
+        (["run", "toy", "--speed", "9"], 2, "passgrad: No such option"),
         (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/01_"),
-        (["run", "04_toy", "--profile", "huge"], 1, "passgrad: no profile 'huge'; known profiles:"),
-        (["run", "04_toy", "-p", "kk=3"], 1, "passgrad: unknown parameter 'kk' of 04_toy.py;"),
-        (["run", "04_toy", "-p", "k"], 1, "passgrad: -p 'k' is not NAME=VALUE; known"),
-        (["run", "04_toy", "-p", "k=x"], 1, "passgrad: the parameter k is int (default 10), got"),
+        (["run", "toy", "--profile", "huge"], 1, "passgrad: no profile 'huge'; known profiles:"),
+        (["run", "toy", "-p", "kk=3"], 1, "passgrad: unknown parameter 'kk' of toy.py;"),
+        (["run", "toy", "-p", "k"], 1, "passgrad: -p 'k' is not NAME=VALUE; known"),
+        (["run", "toy", "-p", "k=x"], 1, "passgrad: the parameter k is int (default 10), got"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(call, arguments, status, message):
@@ -97,7 +97,7 @@ def test_no_arguments_shows_the_help(call):
 
 
 def test_parameters_are_listed(call):
-    status, out, _ = call("run", "04_toy", "--parameters", "-p", "k=7")
+    status, out, _ = call("run", "toy", "--parameters", "-p", "k=7")
     assert status == 0
     assert "\nk = 7  # int: " in out
 
@@ -118,7 +118,7 @@ def test_models(call, models):
 
 
 def test_doctor_exits_with_one_on_a_failure(call, monkeypatch):
-    from passgrad import doctor
+    from passgrad_book.build import doctor
 
     good = doctor.Check("python", True, "3.11")
     bad = doctor.Check("model", False, "not in the cache", "fetch it")
@@ -133,7 +133,7 @@ def test_doctor_exits_with_one_on_a_failure(call, monkeypatch):
 
 
 def test_a_fault_of_the_package_is_not_hidden(monkeypatch):
-    from passgrad import doctor
+    from passgrad_book.build import doctor
 
     def fail():
         raise ZeroDivisionError("a bug")

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from passgrad import cli, sweep
+from passgrad import cli
+from passgrad_book.build import sweep
 
 FILE = "runs: [{notebook: 01_quick, grid: {a: [1, 2]}}]\n"
 

@@ -5,9 +5,10 @@ import torch
 
 from passgrad.errors import UserError
 from passgrad.estimators import get_estimator
-from passgrad.measurement import ScoreSamples, biased_conflict, influence, sample_bandit
+from passgrad.measurement import ScoreSamples, influence, sample_bandit
 from passgrad.measurement.crossfit import cross_fit, split_halves
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
+from passgrad_book.experiments.estimating.naive import biased_conflict
 
 from .conftest import (
     FEATURES,

@@ -4,13 +4,13 @@ import re
 
 import torch
 
-from passgrad.lm.foreign_logs import PLAIN
 from passgrad.measurement import estimate_conflict, sample_bandit
 from passgrad.measurement.parted import ScoreParts
 from passgrad.measurement.parts import estimate_parts
 from passgrad.measurement.step import predict_step
 from passgrad.measurement.step_samples import bandit_steps
 from passgrad.measurement.verify import realised_from_counts
+from passgrad.rollouts.foreign_logs import PLAIN
 from passgrad.tasks.prompt_files import COLUMNS
 from passgrad.worlds.bandit import TwoPointBandit
 

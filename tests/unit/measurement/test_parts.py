@@ -147,7 +147,7 @@ def bandit_like(replications, prompts, num_prompts=40, n=16, seed=0):
 
 @pytest.mark.parametrize("prompts", ["fixed", "new"])
 def test_coverage_of_the_intervals_of_each_part(prompts):
-    from passgrad.measurement.bands import intervals
+    from passgrad.stats.bands import intervals
 
     samples, truth = bandit_like(300, prompts, num_prompts=160)
     split = "completions" if prompts == "fixed" else "prompts"

@@ -12,7 +12,6 @@ from passgrad.errors import UserError
 from passgrad.estimators import get_estimator
 from passgrad.measurement import estimate_conflict, sample_bandit
 from passgrad.measurement import influence as terms
-from passgrad.measurement.bands import intervals
 from passgrad.measurement.crossfit import cross_fit
 from passgrad.measurement.pilot import pilot_from_folder, pilot_model, plan_from_pilot
 from passgrad.measurement.planning import (
@@ -28,6 +27,7 @@ from passgrad.measurement.planning_models import (
     bandit_model,
     beta_rates,
 )
+from passgrad.stats.bands import intervals
 from passgrad.worlds.bandit import Bandit, GaussianBandit, TwoPointBandit
 
 LOO = get_estimator("pkpo-loo1")

@@ -17,9 +17,9 @@ from passgrad.interference import conflict
 from passgrad.lm.models import load_model, save_model
 from passgrad.lm.rollouts import Rollouts
 from passgrad.measurement import drawing
+from passgrad.measurement.report import render_report
+from passgrad.measurement.report.measured import content_of
 from passgrad.measurement.run import default_ks, measure
-from passgrad.report import render_report
-from passgrad.report.measured import content_of
 from passgrad.tasks.base import Prompt, Task, exact_match
 from passgrad.worlds.language import LanguageWorld
 

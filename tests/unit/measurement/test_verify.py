@@ -8,7 +8,6 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.models import load_model, save_model
 from passgrad.lm.passes import CompletionPasses
-from passgrad.lm.sampling import sample
 from passgrad.measurement import drawing
 from passgrad.measurement.step import StepSize, predict_step
 from passgrad.measurement.step_samples import ModelSteps
@@ -19,6 +18,7 @@ from passgrad.measurement.verify import (
     verify_step,
 )
 from passgrad.objectives import PassAtK
+from passgrad.rollouts.sampling import sample
 from passgrad.stats.paired import paired_change
 from passgrad.tasks.base import Prompt, Task, exact_match
 from passgrad.worlds.bandit import TwoPointBandit

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from passgrad import UserError, advantages, pass_at_k
-from passgrad.training.mixing import coefficients
+from passgrad.ascent.mixing import coefficients
 from passgrad.trl import AdaptiveK, AnnealedK, ConflictCallback, ConflictFree
 
 

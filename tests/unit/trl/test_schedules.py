@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from passgrad import PassAtK, UserError
+from passgrad.ascent.mixing import RunningGram
 from passgrad.objectives import Log, Mixture
-from passgrad.training.mixing import RunningGram
 from passgrad.trl.schedules import AdaptiveK, AnnealedK, FixedK, as_plan
 
 

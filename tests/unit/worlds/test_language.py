@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
+from passgrad.ascent.ascent import ascend
 from passgrad.errors import UserError
 from passgrad.interference import conflict
 from passgrad.lm.logprobs import packed_logprobs
 from passgrad.objectives import PassAtK
 from passgrad.tasks.base import Prompt
-from passgrad.training.ascent import ascend
 from passgrad.worlds.language import LanguageWorld
 
 CONTEXTS = ("base: 2+3=5\n4+4=7\n", "other: a+b=c\n")
@@ -287,7 +287,7 @@ def test_samples_have_the_exact_frequencies(make_tokenizer, tiny_model, tmp_path
     from scipy.stats import binomtest
 
     from passgrad.lm.models import save_model
-    from passgrad.lm.sampling import sample
+    from passgrad.rollouts.sampling import sample
     from passgrad.tasks.base import Task, exact_match
 
     tokenizer = make_tokenizer("ab=\n")

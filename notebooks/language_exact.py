@@ -1,0 +1,393 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (sec-language-exact)=
+# # A real language model, exactly
+#
+# **Result.** In a language model of 135 million weights, two conventions for the same sums interfere, and the gradients of pass@1 and pass@k come to oppose each other.
+# From such a point a few small steps up pass@10 or pass@32 lower pass@1.
+# Nothing is sampled here: each prompt has one accepted answer, so its success rate is a product of a few probabilities, and all gradients are over all weights.
+#
+# **What you need.** {ref}`The toy <sec-toy>`, and that a causal language model gives the probability of each next token.
+#
+# **Notation.**
+#
+# | symbol | meaning |
+# |---|---|
+# | $p(x) = \pi_\theta(\text{answer} \cdot \text{stop} \mid x)$ | success rate of the prompt $x$: exact |
+# | $J_k = \mathbb{E}_x[1 - (1 - p(x))^k]$ | pass@k |
+# | $\kappa(x, x') = \langle \nabla p(x), \nabla p(x') \rangle$ | kernel, over all weights |
+# | $a(x) = \langle \nabla p(x), \nabla J_1 \rangle$ | agreement of a prompt with pass@1 |
+# | $\cos(\nabla J_1, \nabla J_k)$ | negative where a step up pass@k goes down pass@1 |
+
+# %%
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+from matplotlib.ticker import MaxNLocator
+
+from passgrad.ascent.ascent import ascend
+from passgrad.interference import conflict
+from passgrad.objectives import PassAtK
+from passgrad.tasks.arithmetic import arithmetic
+from passgrad.worlds.language import LanguageWorld
+from passgrad_book.build import figures
+from passgrad_book.experiments.two_conventions import (
+    compare_ascents,
+    two_conventions,
+    two_conventions_world,
+)
+
+# %% [markdown]
+# `model` may be any causal language model of transformers: an embedded name, a local folder or a hub name.
+# The values below were found by trying a few: the conflict needs an easy family that leads and a hard one that is not yet lost.
+# They were chosen on the first of the seeds below; the others show how much depends on the choice of sums.
+
+# %% tags=["parameters"]
+model: str = "smollm2-135m"  # the language model
+seed: int = 0  # choice of the sums in the worked example of this page
+seeds: list = [0, 1, 2, 3, 4]  # choices of the sums over which the bands are taken
+num_prompts: int = 12  # prompts of each base
+num_examples: int = 8  # worked examples before each question
+hard_fraction: float = 0.3  # share of base 9 in the prompt law
+warmup_steps: int = 6  # steps up pass@1 before anything is measured
+warmup_step_size: float = 0.001  # their size
+ks: list = [1, 2, 3, 5, 10, 20, 32, 100]  # orders at which the gradients are compared
+ascent_ks: list = [1, 10, 32]  # objectives that are ascended
+ascent_steps: int = 6  # small steps on each of them
+ascent_step_size: float = 0.0002  # their size
+large_factor: float = 10.0  # how much larger the large steps are
+kernel_prompts: int = 8  # prompts of each base in the kernel
+family_prompts: int = 6  # prompts of each natural family of arithmetic
+recompute: bool = False  # compute the stored results again and replace them
+
+# %% [markdown]
+# ## Two conventions for the same sums
+#
+# The model sees worked sums under a heading that names the base, and then a question.
+# In base 10 the answer is the familiar one; in base 9 the same digits ask for another.
+# We only ask sums on which the two bases disagree.
+
+# %%
+world = two_conventions_world(
+    model=model,
+    num_prompts=num_prompts,
+    num_examples=num_examples,
+    hard_fraction=hard_fraction,
+    seed=seed,
+)
+print(world.prompts[0].text + world.prompts[0].answer)
+print("\n" + world.prompts[-1].text + world.prompts[-1].answer)
+
+# %% [markdown]
+# The success rate of a prompt is the probability that the model writes the answer and then the newline that the examples end with.
+# Two things could make it wrong without notice, and `LanguageWorld` refuses both: an answer whose first digit merges with the last token of the question, and a newline that is another token in the examples than after the answer.
+#
+# We first take a few steps up pass@1, exactly, so that the easy family leads, as it does in a model that has been trained for a while.
+
+# %%
+warmup = ascend(world, None, PassAtK(1), step_size=warmup_step_size, steps=warmup_steps)
+theta = warmup.theta
+rates = {"pretrained": warmup.success[0], "after warm-up": warmup.success[-1]}
+pd.DataFrame(
+    {
+        name: [
+            float(world.masses @ p),
+            *(float(p[half].mean()) for half in (slice(num_prompts), slice(num_prompts, None))),
+        ]
+        for name, p in rates.items()
+    },
+    index=["pass@1", "base 10", "base 9"],
+).round(3)
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Exact success rate of every prompt, before and after the warm-up on pass@1. The base 10 prompts are learned first; the base 9 prompts spread out.", "name": "fig-language-success"}, "image": {"alt": "Success rates of base 10 and base 9 prompts before and after the warm-up."}}
+def draw(axes):
+    for ax, (name, p) in zip(axes, rates.items(), strict=True):
+        for place, group in enumerate(("base 10", "base 9")):
+            part = p[place * num_prompts : (place + 1) * num_prompts].sort().values
+            figures.points(ax, range(1, num_prompts + 1), part, of=group, exact=True)
+        ax.set(xlabel="prompt, in order of success", ylabel="success rate p(x)", ylim=(-0.03, 1.03))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figures.panel(ax, name)
+    figures.legend(axes[0], loc="upper left")
+
+
+first, last = (p[:num_prompts].mean() - p[num_prompts:].mean() for p in rates.values())
+alt = f"Exact success rates: base 10 leads base 9 by {first:.2f} on average before and by {last:.2f} after the warm-up."
+data = pd.DataFrame({"prompt": [x.id for x in world.prompts], "group": world.groups, **rates})
+figures.show(draw, alt=alt, data=data, ncols=2, size=(7, 3))
+
+# %% [markdown]
+# ## The kernel: which prompts help which
+#
+# Every entry is an inner product of two gradients in all weights of the model.
+# The gradients of all prompts do not fit in memory together, so the sum over the weights is taken in blocks.
+
+# %%
+some = [*range(kernel_prompts), *range(num_prompts, num_prompts + kernel_prompts)]
+part = LanguageWorld(world.model, world.tokenizer, [world.prompts[i] for i in some])
+kernel = part.kernel(theta)
+norms = kernel.diagonal().sqrt()
+cosines = kernel / torch.outer(norms, norms)
+blocks = {
+    (a, b): cosines[
+        i * kernel_prompts : (i + 1) * kernel_prompts, j * kernel_prompts : (j + 1) * kernel_prompts
+    ]
+    for i, a in enumerate(("base 10", "base 9"))
+    for j, b in enumerate(("base 10", "base 9"))
+}
+off = ~torch.eye(kernel_prompts, dtype=torch.bool)
+within = {base: float(blocks[base, base][off].mean()) for base in ("base 10", "base 9")}
+across = blocks["base 10", "base 9"]
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Cosine of the gradients of the success rates, over all weights. Prompts help and hurt each other within a base and across the bases; across them the average is lower.", "name": "fig-language-kernel"}, "image": {"alt": "Heat map of the cosine kernel of base 10 and base 9 prompts."}}
+def draw(ax):
+    groups = list(part.groups)
+    figures.heatmap(ax, cosines, label="cosine of the gradients", limit=1.0, groups=groups)
+
+
+alt = f"Cosine kernel: {within['base 10']:.2f} on average within base 10, {within['base 9']:.2f} within base 9, {float(across.mean()):.2f} across, and {float((across < 0).double().mean()):.0%} of the entries across are negative."
+names = [prompt.id for prompt in part.prompts]
+figures.show(draw, alt=alt, data=pd.DataFrame(cosines, index=names, columns=names), size=(5, 4.2))
+
+# %% [markdown]
+# ## The gradients of pass@1 and pass@k
+#
+# One backward pass gives $\nabla J_1$, one forward-mode pass along it gives the agreement of every prompt, and with it $\langle \nabla J_k, \nabla J_1 \rangle = \mathbb{E}[w_k a]$ for all $k$ at once.
+# For the cosine we also need the norm of each $\nabla J_k$: one backward pass for each $k$.
+
+# %%
+curve = conflict(world, theta, ks=ks)
+identity = (curve.weights * curve.masses * curve.agreement).sum(1)
+gap = float(((identity - curve.inner_product).abs() / (curve.norm * curve.norm_at_1)).max())
+curve.to_frame().round(4)
+
+# %% tags=["hide-input"]
+Markdown(
+    f"The two routes to the inner product, forward mode and backward mode, differ by at most {gap:.1e} of the product of the norms: that is the arithmetic of float32. "
+    + (
+        f"The sign changes at $k = {curve.threshold:.2f}$."
+        if np.isfinite(curve.threshold)
+        else "The sign does not change at any $k$ here."
+    )
+)
+
+# %% [markdown]
+# Does this depend on the sums that were drawn? We repeat warm-up, measurement and the ascents below for several choices of examples and prompts.
+
+# %%
+settings = {
+    "model": model,
+    "num_prompts": num_prompts,
+    "num_examples": num_examples,
+    "hard_fraction": hard_fraction,
+    "warmup_steps": warmup_steps,
+    "warmup_step_size": warmup_step_size,
+    "ks": ks,
+    "ascent_ks": ascent_ks,
+    "ascent_steps": ascent_steps,
+    "ascent_step_size": ascent_step_size,
+}
+objectives = [PassAtK(k) for k in ascent_ks]
+studies = {
+    choice: two_conventions.result(seed=choice, **settings, recompute=recompute) for choice in seeds
+}
+studies[seeds[0]]
+
+# %%
+curves = pd.concat({choice: one["conflict"] for choice, one in studies.items()}, names=["seed"])
+by_k = curves.groupby("k")["cosine"]
+middle, low, high = by_k.median(), by_k.min(), by_k.max()
+negative = by_k.apply(lambda cosines: int((cosines < 0).sum()))
+pd.DataFrame(
+    {"median": middle, "lowest": low, "highest": high, "seeds with conflict": negative}
+).round(3)
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Cosine of the gradients of pass@1 and pass@k against k. Solid: the choice of sums on this page, exact. Band: lowest to highest of all choices, with their median. The cosine falls with k; whether it crosses zero depends on the sums.", "name": "fig-language-cosine"}, "image": {"alt": "Cosine between the gradients of pass@1 and pass@k against k, with a band over choices of sums."}}
+def draw(ax):
+    figures.zero(ax)
+    figures.curve(ax, middle.index, middle, of="pass@k", low=low, high=high, label="all choices")
+    figures.curve(ax, curve.ks, curve.cosine, of="exact", exact=True, label="this page")
+    figures.k_axis(ax, ks)
+    ax.set_ylabel("cos(∇J₁, ∇J_k)")
+    figures.legend(ax)
+
+
+least = int(curve.cosine.argmin())
+alt = f"The cosine falls from 1 at k=1 to {float(curve.cosine[least]):.2f} at k={int(curve.ks[least])} on this page; over {len(seeds)} choices it lies between {low.iloc[-3]:.2f} and {high.iloc[-3]:.2f} at k={int(low.index[-3])}."
+figures.show(draw, alt=alt, data=curves.reset_index(level=0))
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Agreement of each prompt with pass@1 against its success rate. A prompt below zero is made worse by a step up pass@1; pass@k weighs the prompts on the left.", "name": "fig-language-agreement"}, "image": {"alt": "Agreement against success rate for base 10 and base 9 prompts."}}
+def draw(ax):
+    figures.zero(ax)
+    for place, group in enumerate(("base 10", "base 9")):
+        half = slice(place * num_prompts, (place + 1) * num_prompts)
+        figures.points(ax, curve.success[half], curve.agreement[half], of=group, exact=True)
+    ax.set(xlabel="success rate p(x)", ylabel="agreement a(x)")
+    figures.legend(ax)
+
+
+below = curve.agreement < 0
+alt = f"{int(below[num_prompts:].sum())} of {num_prompts} base 9 prompts and {int(below[:num_prompts].sum())} of {num_prompts} base 10 prompts have negative agreement with pass@1."
+figures.show(draw, alt=alt, data=curve.prompts_frame())
+
+# %% [markdown]
+# ## Small steps up pass@1, pass@10 and pass@32
+#
+# A cosine is about an infinitely small step. We take small finite ones, on each objective from the same point, and look at exact pass@k after each.
+
+# %%
+ascents = compare_ascents(
+    world, theta, objectives, ks=ascent_ks, step_size=ascent_step_size, steps=ascent_steps
+)
+overall = ascents[ascents["group"] == "all"].set_index(["objective", "k", "step"])["pass_at_k"]
+change = overall.xs(ascent_steps, level="step") - overall.xs(0, level="step")
+change.unstack("k").rename(columns="J_{:g}".format).round(4)
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Exact pass@k along small steps of gradient ascent on different objectives, all from the same weights.", "name": "fig-language-ascents"}, "image": {"alt": "Exact pass@1, pass@10 and pass@32 along ascent on each of them."}}
+def draw(axes):
+    for ax, k in zip(axes, ascent_ks, strict=True):
+        for objective in objectives:
+            series = overall[objective.label, k]
+            figures.curve(ax, series.index, series, of=objective.label, exact=True)
+        ax.set(xlabel="step", ylabel=f"pass@{k}")
+    figures.legend(axes[-1], title="ascended", loc="center right")
+
+
+alt = "; ".join(
+    f"ascending {objective.label} changes "
+    + ", ".join(f"pass@{k} by {change[objective.label, k]:+.3f}" for k in ascent_ks)
+    for objective in objectives
+)
+figures.show(draw, alt=alt, data=overall.reset_index(), ncols=len(ascent_ks), size=(9, 3))
+
+# %% [markdown]
+# The same for every choice of sums: how much each pass@k changes over all the steps.
+
+# %%
+every = pd.concat({choice: one["ascents"] for choice, one in studies.items()}, names=["seed"])
+every = every[every["group"] == "all"].reset_index(level="seed")
+every = every.set_index(["seed", "objective", "k", "step"])["pass_at_k"]
+moved = every.xs(ascent_steps, level="step") - every.xs(0, level="step")
+moved.unstack("k").rename(columns="change of J_{:g}".format).round(4)
+
+# %% tags=["hide-input"]
+top = objectives[-1].label
+lost = moved[:, top, 1]
+start = curves[curves["k"] == ascent_ks[-1]].droplevel(1)["cosine"]
+signs = np.sign(start) == np.sign(lost)
+Markdown(
+    f"Ascending {top} lowers pass@1 for {int((lost < 0).sum())} of {len(seeds)} choices of sums. "
+    f"The sign of the cosine at the start predicts the sign of the change of pass@1 for {int(signs.sum())} of {len(seeds)}."
+)
+
+# %% [markdown]
+# ## Where it does not happen
+#
+# ### Large steps
+#
+# The same objectives with steps that are much larger. The path leaves the region in which the gradient at its start says what happens: a quantity that falls with the first step may rise with the next, and the conflict is harder to see or is hidden.
+
+# %%
+large = compare_ascents(
+    world, theta, objectives, ks=ascent_ks, step_size=large_factor * ascent_step_size, steps=3
+)
+far = large[large["group"] == "all"].set_index(["objective", "step", "k"])["pass_at_k"]
+far.unstack("k").rename(columns="J_{:g}".format).round(3)
+
+# %% [markdown]
+# ### Natural families of arithmetic
+#
+# Sums of one and of two digits, products and remainders, in one notation and behind one context.
+# They differ in difficulty, but they do not ask for different answers to the same question.
+
+# %%
+natural = arithmetic(num_prompts=family_prompts, seed=seed)
+plain = LanguageWorld(world.model, world.tokenizer, natural.prompts, stop=natural.stop)
+settled = ascend(plain, None, PassAtK(1), step_size=warmup_step_size, steps=warmup_steps)
+moments = {"pretrained": None, "after warm-up": settled.theta}
+natural_curves = {name: conflict(plain, point, ks=ks) for name, point in moments.items()}
+table = pd.DataFrame({name: one.cosine.numpy() for name, one in natural_curves.items()}, index=ks)
+table.rename_axis("k").round(3)
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Natural families of arithmetic: the cosine of the gradients of pass@1 and pass@k falls with k.", "name": "fig-language-natural"}, "image": {"alt": "Cosine against k for natural arithmetic families before and after a warm-up on pass@1."}}
+def draw(ax):
+    figures.zero(ax)
+    for (name, one), look in zip(natural_curves.items(), ("neutral", "exact"), strict=True):
+        figures.curve(ax, one.ks, one.cosine, of=look, exact=True, label=name)
+    figures.k_axis(ax, ks)
+    ax.set_ylabel("cos(∇J₁, ∇J_k)")
+    figures.legend(ax)
+
+
+lowest = {name: float(one.cosine.min()) for name, one in natural_curves.items()}
+alt = (
+    "Natural families: the lowest cosine is "
+    + " and ".join(f"{value:.2f} {name}" for name, value in lowest.items())
+    + "."
+)
+figures.show(draw, alt=alt, data=table.reset_index(names="k"))
+
+# %% tags=["hide-input"]
+found = [name for name, value in lowest.items() if value < 0]
+Markdown(
+    f"The lowest cosine over $k$ is {lowest['pretrained']:.2f} in the pretrained model and {lowest['after warm-up']:.2f} after the warm-up: "
+    + (
+        "no conflict, although the cosine falls."
+        if not found
+        else f"a conflict {' and '.join(found)}, without any opposed conventions."
+    )
+)
+
+# %% [markdown]
+# ## Scope
+#
+# One small model, one notation, a few dozen prompts, plain gradient ascent: this chapter shows that the mechanism of the paper acts in a real language model and that its prediction for small steps is right where it makes one.
+# It does not show how common conflict is in practice, and the settings were chosen so that it appears.
+# Optimisers with momentum or a preconditioner take other directions than the gradient; they are the subject of a later chapter.
+#
+# ## Exercises
+#
+# ```{exercise} Two ways to the same number
+# :label: ex-language-identity
+#
+# Compute $\mathbb{E}[w_k a]$ for $k = 1$. What must it be equal to, and why can it never be negative?
+# ```
+
+# %% [markdown]
+# ````{solution-start} ex-language-identity
+# :class: dropdown
+# ````
+# At $k = 1$ every weight is 1, so it is $\mathbb{E}[a] = \|\nabla J_1\|^2$.
+
+# %%
+at_one = float(curve.masses @ curve.agreement)
+assert abs(at_one - curve.norm_at_1**2) < 1e-3 * curve.norm_at_1**2
+round(at_one, 3)
+
+# %% [markdown]
+# ````{solution-end}
+# ````
+#
+# ## Summary
+#
+# We saw: exact success rates of a language model; a kernel with negative entries between two conventions; the cosine of the gradients of pass@1 and pass@k falling with $k$, below zero for some choices of sums; ascents that raise one and lower the other; and natural families and large steps, for which the picture is another.

@@ -1,0 +1,1 @@
+"""Exact ascent in any world: directions, metrics, combinations of gradients, frontiers."""

@@ -1,0 +1,151 @@
+r"""Steps that raise one objective and do not lower another, from exact gradients.
+
+With G the Gram matrix of :math:`(\nabla J_1, \nabla J_k)`, every method of gradient surgery is a
+choice of coefficients :math:`\lambda(G)` (:mod:`passgrad.ascent.mixing`), and the step
+
+.. math:: \lambda_1 \nabla J_1 + \lambda_k \nabla J_k = E_x[(\lambda_1 + \lambda_k w_k(p)) \nabla p]
+
+is a gradient of success rates with other weights of the prompts. To first order the objectives
+change along it by :math:`G \lambda`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from passgrad.ascent.directions import Euclidean, Metric, Scheduled
+from passgrad.ascent.mixing import check_aggregator, coefficients, first_order_changes
+from passgrad.objectives import Objective, PassAtK
+from passgrad.worlds.base import World
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Surgery:
+    """One step: the Gram matrix of (base, objective), (2, 2), and the coefficients, (2,)."""
+
+    gram: Tensor
+    lambdas: Tensor
+
+    @property
+    def cosine(self) -> float:
+        """Of the two gradients, in the metric; nan where one of them is zero."""
+        own = self.gram.diagonal()
+        return float((self.gram[0, 1] / own.prod().sqrt()).clamp(-1, 1))
+
+    @property
+    def changes(self) -> Tensor:
+        """What the two gain to first order by a unit step: (2,)."""
+        return first_order_changes(self.gram, self.lambdas)
+
+
+class ConflictFreeDirection:
+    r"""The combined step of a method of gradient surgery, as a direction of exact ascent.
+
+    Parameters
+    ----------
+    objective
+        What is ascended beside ``base``: an objective, or a number k for pass@k.
+    base
+        What is not to fall: pass@1 by default.
+    aggregator
+        A name in :data:`passgrad.ascent.mixing.AGGREGATORS`: ``"pcgrad"``, ``"upgrad"``,
+        ``"mgda"``, ``"cagrad"`` and others, or ``"constrained"``, which ascends ``objective`` with
+        as much of ``base`` as keeps ``base`` from falling to first order: the projection of the
+        gradient of ``objective`` on the half-space of such steps.
+    metric
+        Of the inner products and of the step (:mod:`passgrad.ascent.directions`): plain by
+        default. With :class:`~passgrad.ascent.directions.AdamMetric` or
+        :class:`~passgrad.ascent.directions.FisherMetric` it is steps along :math:`M^{-1} \nabla
+        J` that are combined, and conflict is conflict in that metric.
+    normalise
+        Divide the coefficients by their sum: the step is a weighted mean of the gradients. By
+        default they are those of the method.
+
+    A step costs the success rates and one ``World.vjp`` of two rows. ``history`` keeps a
+    :class:`Surgery` for each step. Raises UserError for an unknown aggregator or one whose
+    dependency is missing, and where a gradient is not finite.
+    """
+
+    def __init__(
+        self,
+        objective: Objective | float = 8,
+        *,
+        base: Objective | float = 1,
+        aggregator: str = "pcgrad",
+        metric: Metric | None = None,
+        normalise: bool = False,
+    ) -> None:
+        check_aggregator(aggregator)
+        self.objective, self.base = _as_objective(objective), _as_objective(base)
+        self.aggregator, self.normalise = aggregator, normalise
+        self.metric: Metric = Euclidean() if metric is None else metric
+        self.history: list[Surgery] = []
+
+    @property
+    def label(self) -> str:
+        """Such as "pcgrad of pass@1 and pass@8"."""
+        metric = f", {self.metric.label}" if self.metric.label else ""
+        return f"{self.aggregator} of {self.base.label} and {self.objective.label}{metric}"
+
+    def reset(self) -> None:
+        """Forget all steps, those of the metric included."""
+        self.history = []
+        if hasattr(self.metric, "reset"):
+            self.metric.reset()
+
+    def __call__(self, world: World, theta: Tensor) -> tuple[Tensor, Tensor]:
+        success = world.success(theta)
+        both = (self.base, self.objective)
+        weights = torch.stack([world.masses * one.weight(success) for one in both])
+        gram, combine = self.metric(world, theta, success, weights)
+        lambdas = coefficients(gram, self.aggregator, normalise=self.normalise)
+        self.history.append(Surgery(gram, lambdas))
+        return success, combine(lambdas)
+
+    def to_frame(self) -> DataFrame:
+        """One row a step: inner product, cosine, squared norms, coefficients, first-order changes.
+
+        "base" and "objective" name the two, whatever they are.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "step": step,
+                "inner_product": float(one.gram[0, 1]),
+                "cosine": one.cosine,
+                "square_base": float(one.gram[0, 0]),
+                "square_objective": float(one.gram[1, 1]),
+                "lambda_base": float(one.lambdas[0]),
+                "lambda_objective": float(one.lambdas[1]),
+                "change_base": float(one.changes[0]),
+                "change_objective": float(one.changes[1]),
+            }
+            for step, one in enumerate(self.history)
+        ]
+        return pd.DataFrame(rows)
+
+
+def annealed(start: float = 8, end: float = 1, *, steps: int) -> Scheduled:
+    """Pass@k with k going from ``start`` to ``end`` in ``steps`` steps along a geometric line, and
+    ``end`` thereafter. k is a real number on the way (:class:`~passgrad.objectives.PassAtK`).
+    Raises UserError for orders below 1.
+    """
+    first, last = PassAtK(start).k, PassAtK(end).k
+
+    def objective_at(step: int) -> PassAtK:
+        share = min(step / max(steps - 1, 1), 1.0)
+        return PassAtK(max(first ** (1 - share) * last**share, 1.0))
+
+    return Scheduled(objective_at, f"pass@k, k from {start:g} to {end:g}")
+
+
+def _as_objective(given: Objective | float) -> Objective:
+    return given if hasattr(given, "weight") else PassAtK(given)  # type: ignore[return-value, arg-type]

@@ -1,0 +1,151 @@
+"""The report of a measurement that ``passgrad measure`` made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from passgrad.lm.rollouts import Rollouts
+from passgrad.measurement.estimate import ConflictEstimate
+from passgrad.measurement.parts import PartsEstimate
+from passgrad.measurement.report.content import (
+    CurveRow,
+    LayerRow,
+    PromptRow,
+    ReportContent,
+    StepRow,
+    Threshold,
+)
+from passgrad.measurement.run import Measurement, chosen_order
+from passgrad.measurement.step import StepPrediction
+
+_SMALL = (
+    "Steps that are not small: the inner product is the slope of pass@1 along the gradient of "
+    "pass@k, at the weights as they are."
+)
+_METRIC = (
+    "The metric of an optimiser: Adam and its like scale the parameters one by one, and the "
+    "inner product of what they apply may have another sign."
+)
+_PARTS = "The parts of the model: how much of the product lies in which layers."
+
+
+def content_of(measurement: Measurement) -> ReportContent:
+    """What the report of a measurement shows; the parts are those of its chosen order."""
+    estimate, record = measurement.estimate, measurement.record
+    curve = [
+        CurveRow(**{name: float(row[name]) for name in CurveRow.__dataclass_fields__})
+        for row in estimate.to_frame().to_dict("records")
+    ]
+    step, chosen = measurement.step, chosen_order(estimate)
+    return ReportContent(
+        verdict=estimate.verdict,
+        curve=curve,
+        prompts=_prompts(measurement.rollouts, estimate, chosen),
+        chosen_k=float(chosen),
+        threshold=Threshold(
+            float(estimate.threshold), float(estimate.threshold_low), float(estimate.threshold_high)
+        ),
+        line=[(float(k), float(y)) for k, y in zip(estimate.curve_ks, estimate.curve, strict=True)],
+        layers=_layers(measurement.parts),
+        step=_steps(step),
+        step_k=float("nan") if step is None else float(step.along),
+        step_verdict="" if step is None else step.verdict,
+        settings=_flat(
+            {
+                k: v
+                for k, v in record["settings"].items()
+                if v is not None and not k.endswith("_digest")
+            }
+        ),
+        provenance=_flat(record["provenance"]),
+        not_measured=_not_measured(measurement),
+        warnings=measurement.remarks,
+        level=estimate.level,
+    )
+
+
+def _not_measured(measurement: Measurement) -> list[str]:
+    parts, step = measurement.parts, measurement.step
+    found = []
+    if step is None or step.realised is None:
+        found.append(_SMALL)
+    if parts is None:
+        found.append(_PARTS)
+    if parts is None or len(parts.metrics) == 1:
+        found.append(_METRIC)
+    return found
+
+
+def _layers(parts: PartsEstimate | None) -> list[LayerRow]:
+    if parts is None:
+        return []
+    names = ("inner_product", "low", "high", "band_low", "band_high", "cosine")
+    return [
+        LayerRow(
+            name=str(row["part"]), kind=str(row["kind"]), metric=str(row["metric"]),
+            **{name: float(row[name]) for name in names},
+        )
+        for row in parts.to_frame().to_dict("records")
+    ]  # fmt: skip
+
+
+def _steps(step: StepPrediction | None) -> list[StepRow]:
+    if step is None:
+        return []
+    frame = step.to_frame()
+    taken = {
+        "realised": "realised_change", "realised_low": "realised_low",
+        "realised_high": "realised_high",
+    }  # fmt: skip
+    rows = []
+    for row in frame.to_dict("records"):
+        names = ("k", "first", "second", "total", "low", "high")
+        values = {name: float(row[name]) for name in names}
+        values |= {new: float(row[old]) for new, old in taken.items() if old in row}
+        rows.append(StepRow(**values))
+    return rows
+
+
+def _prompts(rollouts: Rollouts, estimate: ConflictEstimate, chosen: int) -> list[PromptRow]:
+    texts: dict[str, tuple[str, str]] = {}
+    examples: dict[tuple[str, bool], str] = {}
+    columns = ("prompt_id", "prompt", "group", "completion", "reward")
+    for name, text, group, answer, reward in zip(
+        *(rollouts.table[column].to_pylist() for column in columns), strict=True
+    ):
+        texts.setdefault(name, (text, group))
+        examples.setdefault((name, reward == 1), answer)
+    return [
+        PromptRow(
+            id=name,
+            prompt=texts[name][0],
+            group=texts[name][1] or "",
+            num_samples=rollouts.num_samples,
+            num_correct=int(count),
+            agreement=float(agreement),
+            agreement_error=float(error),
+            contribution=float(part),
+            right=examples.get((name, True)),
+            wrong=examples.get((name, False)),
+        )
+        for name, count, agreement, error, part in zip(
+            rollouts.prompt_ids,
+            rollouts.num_correct,
+            estimate.agreement,
+            estimate.agreement_error,
+            estimate.contribution[estimate.ks.tolist().index(chosen)],
+            strict=True,
+        )
+    ]
+
+
+def _flat(content: Mapping[str, Any], lead: str = "") -> dict[str, Any]:
+    """One level of names: the report shows a table of two columns."""
+    rows: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            rows |= _flat(value, f"{lead}{name}, ")
+        else:
+            rows[lead + name] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return rows

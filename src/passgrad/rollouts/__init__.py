@@ -1,0 +1,1 @@
+"""Drawing completions, reading those of other programs, and checking the law that they have."""

@@ -1,0 +1,194 @@
+"""Drawing completions from a causal LM: one function, three engines, one kind of result.
+
+vLLM is the faster engine. Where it cannot run, transformers draws from the same law, and nothing
+else changes. A server draws from the weights that it was started with.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import sys
+import tempfile
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import pyarrow as pa
+import torch
+
+from passgrad.errors import UserError
+from passgrad.lm.models import is_adapter, load_tokenizer, resolve, save_merged
+from passgrad.lm.rollouts import SCHEMA, Completion, Request, Rollouts, Sampling
+from passgrad.lm.tokens import check_stops, encode, stop_ids
+from passgrad.tasks.base import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: the one thing of :func:`vllm_problem` that an installation mends
+VLLM_MISSING = "vLLM is not installed"
+
+Engine = Literal["auto", "vllm", "transformers", "server"]
+
+
+def sample(
+    model: str | Path,
+    task: Task,
+    *,
+    num_samples: int,
+    engine: Engine = "auto",
+    base_url: str | None = None,
+    settings: Sampling | None = None,
+    progress: bool = False,
+) -> Rollouts:
+    """``num_samples`` independent completions of every prompt of a task, each with its reward.
+
+    :param model: An embedded name, a local folder or a hub name; weights are used in float32 on a
+        CPU.
+    :param engine: "auto" takes vLLM where it runs, and otherwise transformers, with a warning that
+        says why; with a ``base_url`` it is "server".
+    :param base_url: The address of an OpenAI-compatible vLLM server that serves this model
+        (:mod:`passgrad.rollouts.server_engine`). Its completions have no seed.
+    :param settings: The sampling law; by default the policy itself.
+    :raises UserError: For num_samples < 1, an unknown engine, a stop that is not one token, or
+        ``engine="vllm"`` where vLLM cannot run, and for a server that cannot draw.
+    """
+    if num_samples < 1:
+        raise UserError(f"num_samples is {num_samples}; draw at least one completion a prompt")
+    if not task.prompts:
+        raise UserError(f"the task {task.name} has no prompts; give at least one")
+    place = resolve(model)
+    tokenizer = load_tokenizer(place)
+    prompts = tuple(tuple(encode(tokenizer, prompt.text)) for prompt in task.prompts)
+    for prompt, ids in zip(task.prompts, prompts, strict=True):
+        if not ids:
+            raise UserError(
+                f"prompt {prompt.id!r} is empty; "
+                "a language model needs at least one token to start from"
+            )
+    ends = _end_tokens(tokenizer, task)
+    request = Request(
+        place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(), progress,
+        base_url, str(model),
+    )  # fmt: skip
+    name, drawn = _draw(engine, request)
+    return _judge(task, tokenizer, request, drawn, name)
+
+
+def vllm_problem() -> str | None:
+    """Why vLLM cannot draw on this machine, or None if nothing speaks against it."""
+    if sys.platform != "linux":
+        return f"vLLM does not run on {sys.platform}"
+    if not torch.cuda.is_available():
+        if platform.machine() not in ("x86_64", "AMD64"):
+            return f"the vLLM CPU build is for x86-64, and this machine is {platform.machine()}"
+        if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+            return "this processor has no AVX2"
+    if importlib.util.find_spec("vllm") is None:
+        return VLLM_MISSING
+    return None
+
+
+def _end_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> tuple[int, ...]:
+    if task.stop is None:
+        if tokenizer.eos_token_id is None:
+            raise UserError(
+                f"the task {task.name} has no stop and the model no end token; set Task.stop"
+            )
+        return (tokenizer.eos_token_id,)
+    stop = stop_ids(tokenizer, task.stop)
+    if len(stop) != 1:
+        raise UserError(
+            f"the stop {task.stop!r} is {len(stop)} tokens for this model; "
+            "choose a stop that is one token, such as a newline"
+        )
+    for prompt in task.prompts:
+        check_stops(tokenizer, prompt.text, stop=task.stop, name=f"prompt {prompt.id!r}")
+    return stop
+
+
+def _draw(engine: Engine, request: Request) -> tuple[str, list[list[Completion]]]:
+    if engine not in get_args(Engine):
+        raise UserError(f"unknown engine {engine!r}; the engines are {', '.join(get_args(Engine))}")
+    if request.base_url is not None and engine == "auto":
+        engine = "server"
+    if (request.base_url is not None) != (engine == "server"):
+        raise UserError(
+            f"engine {engine!r} {'without' if engine == 'server' else 'with'} base_url; "
+            "the address belongs to engine 'server', which needs one"
+        )
+    if engine == "server":
+        from passgrad.rollouts.server_engine import draw as draw_there
+
+        return "server", draw_there(request)
+    problem = vllm_problem() if engine != "transformers" else "transformers was asked for"
+    if problem is None:
+        from passgrad.rollouts.vllm_engine import EngineError
+
+        try:
+            return "vllm", _by_vllm(request)
+        except EngineError as error:
+            problem = str(error)
+    if engine == "vllm":
+        raise UserError(f"vLLM cannot draw here: {problem}; use engine='transformers' or 'auto'")
+    if engine == "auto":
+        warnings.warn(f"drawing with transformers, which is slower: {problem}", stacklevel=3)
+    from passgrad.rollouts.transformers_engine import draw as draw_slowly
+
+    return "transformers", draw_slowly(request)
+
+
+def _by_vllm(request: Request) -> list[list[Completion]]:
+    from passgrad.rollouts.vllm_engine import draw
+
+    if not is_adapter(request.model):
+        return draw(request)
+    # The engine reads plain models.
+    with tempfile.TemporaryDirectory(prefix="passgrad-merged-") as scratch:
+        merged = save_merged(request.model, Path(scratch) / "model")
+        return draw(replace(request, model=str(merged)))
+
+
+def _judge(
+    task: Task, tokenizer: PreTrainedTokenizerBase, request: Request,
+    drawn: list[list[Completion]], engine: str,
+) -> Rollouts:  # fmt: skip
+    common = {
+        "engine": engine,
+        "max_new_tokens": request.max_new_tokens,
+        "stop": task.stop,
+        **asdict(request.settings),
+    }
+    if engine == "server":
+        common["seed"] = None  # none was sent
+    rows = []
+    for prompt, completions in zip(task.prompts, drawn, strict=True):
+        verdicts: dict[tuple[int, ...], tuple[str, float]] = {}
+        for number, completion in enumerate(completions):
+            ids = completion.token_ids
+            if ids not in verdicts:
+                # Many completions of a short answer are the same: each is judged once.
+                ended = bool(ids) and ids[-1] in request.ends
+                text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+                # A completion that ran into the length limit never gave its answer the stop that
+                # makes it one.
+                done = ended or task.stop is None
+                verdicts[ids] = (text, float(done and task.verify(text, prompt)))
+            text, reward = verdicts[ids]
+            rows.append(
+                {
+                    "prompt_id": prompt.id,
+                    "group": prompt.group,
+                    "prompt": prompt.text,
+                    "sample": number,
+                    "completion_ids": list(ids),
+                    "completion": text,
+                    "reward": reward,
+                    "logprob": completion.logprob,
+                    "finish_reason": completion.finish_reason,
+                    **common,
+                }
+            )
+    return Rollouts(pa.Table.from_pylist(rows, schema=SCHEMA))

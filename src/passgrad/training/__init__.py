@@ -1,1 +1,0 @@
-"""Ascent on objectives of the success rates."""

@@ -1,0 +1,169 @@
+"""One stored result computed again in full, and compared with what ships.
+
+A witness is small; what it cannot see is a branch that the full run alone takes. An audit computes
+a result as it was computed once, compares every column, and can note which share of the lines of
+the full run the witness covers.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from passgrad.errors import UserError
+from passgrad_book.build import paths, results, sources, witness
+from passgrad_book.build.experiment import Experiment, Tolerance, find
+
+#: file of src -> the lines that ran
+Lines = dict[str, set[int]]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found: for every column the gap and what is allowed, and the failures."""
+
+    name: str
+    seconds: float
+    gaps: dict[str, tuple[float, float]]
+
+    @property
+    def failures(self) -> list[str]:
+        """One line a column that differs by more than is allowed."""
+        return [
+            f"data/results/{self.name}: {column} computed again differs by {gap:.2g} of its size, "
+            f"where {allowed:.2g} is allowed"
+            for column, (gap, allowed) in self.gaps.items()
+            if not gap <= allowed
+        ]
+
+
+def candidates(files: Mapping[str, str] | None = None) -> list[str]:
+    """The stored results that can be computed again here: ``experiment/profile/name``.
+
+    Times cannot be compared; a result that was made from a file of problems needs that file.
+
+    :param files: Parameter, such as ``"gsm8k_path"``, or result and parameter
+        (``"math_conflict/cpu/math.problems_path"``) -> its file.
+    """
+    found = []
+    for path, entry in results.records().items():
+        experiment = find(entry["experiment"])
+        name = path.removeprefix("results/").removesuffix(".json")
+        needed = [one for one in experiment.files if entry["inputs"].get(one)]
+        if not experiment.timing and all(_file(name, one, files) for one in needed):
+            found.append(name)
+    return found
+
+
+def _file(name: str, parameter: str, files: Mapping[str, str] | None) -> str:
+    given = files or {}
+    return given.get(f"{name}.{parameter}") or given.get(parameter) or ""
+
+
+def of_the_day(names: Sequence[str], day: datetime.date) -> str:
+    """The result whose turn it is: all of them come round, one a day."""
+    if not names:
+        raise UserError("no stored result can be computed again here")
+    return names[day.toordinal() % len(names)]
+
+
+def audit(name: str, files: Mapping[str, str] | None = None, *, note: bool = False) -> Audit:
+    """Compute a stored result again and compare.
+
+    :param name: ``experiment/profile/name``, as below ``data/results``.
+    :param note: Store with the witness which share of the lines of this run it covers.
+    :raises UserError: For a result that is not there or cannot be computed here.
+    """
+    experiment, parameters = _asked(name, files)
+    _, profile, label = name.split("/")
+    stored = results.load(experiment.name, label, profile=profile)
+    start = time.perf_counter()
+    if note:
+        tables, lines = _covered(lambda: experiment(**parameters))
+    else:
+        tables, lines = experiment(**parameters), {}
+    seconds = time.perf_counter() - start
+    expected = {
+        table: {
+            str(column): {
+                "values": witness.values_of(frame[column]),
+                "tolerance": _allowed(experiment, f"{table}.{column}", frame[column].dtype.kind),
+            }
+            for column in frame
+        }
+        for table, frame in stored.tables.items()
+    }
+    gaps = {column: (gap, allowed) for column, gap, allowed in witness.compare(expected, tables)}
+    if note:
+        _note(experiment, name, lines)
+    return Audit(name, seconds, gaps)
+
+
+def _asked(name: str, files: Mapping[str, str] | None) -> tuple[Experiment, dict[str, Any]]:
+    entry = results.records().get(f"results/{name}.json")
+    if entry is None:
+        raise UserError(f"there is no stored result {name!r}; see data/results")
+    experiment = find(entry["experiment"])
+    if experiment.timing:
+        raise UserError(f"{name} holds times: they are not the same twice")
+    parameters = dict(entry["parameters"])
+    for one in experiment.files:
+        parameters[one] = _file(name, one, files)
+        if entry["inputs"].get(one) and not parameters[one]:
+            raise UserError(f"{name} was made from a file of problems: give it, {one}=FILE")
+    key = experiment.key(parameters)
+    if not key.fits(entry):
+        raise UserError(f"{name} was made from other inputs than those that are given")
+    return experiment, parameters
+
+
+def _allowed(experiment: Experiment, column: str, kind: str) -> float:
+    full = experiment.full
+    named: Tolerance | None = full.get(column) or full.get(column.split(".")[0])
+    if named is not None:
+        return named.tolerance
+    return full["*"].tolerance if kind == "f" else 0.0
+
+
+def _covered(run: Callable[[], Any]) -> tuple[Any, Lines]:
+    """What ``run`` returns, and the lines of the project that it runs."""
+    from coverage import Coverage
+
+    tracer = Coverage(data_file=None, source_pkgs=list(sources.PACKAGES), concurrency="thread")
+    tracer.start()
+    try:
+        value = run()
+    finally:
+        tracer.stop()
+    data = tracer.get_data()
+    return value, {
+        paths.relative(file): set(data.lines(file) or ()) for file in data.measured_files()
+    }
+
+
+def _note(experiment: Experiment, name: str, full: Lines) -> None:
+    content = witness.read(experiment.name)
+    _, small = _covered(lambda: witness.run(experiment, content))
+    total = sum(len(lines) for lines in full.values())
+    seen = sum(len(lines & small.get(file, set())) for file, lines in full.items())
+    missed = {
+        file: sorted(lines - small.get(file, set()))
+        for file, lines in sorted(full.items())
+        if lines - small.get(file, set())
+    }
+    witness.store(
+        experiment.name,
+        content
+        | {
+            "coverage": {
+                "version": experiment.version,
+                "result": name,
+                "lines": total,
+                "share": round(seen / total, 4),
+                "missed": {file: len(lines) for file, lines in missed.items()},
+            }
+        },
+    )

@@ -1,0 +1,1 @@
+"""Updates that keep pass@1, compared at equal length."""

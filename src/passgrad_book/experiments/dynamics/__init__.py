@@ -1,0 +1,1 @@
+"""Ascent in populations of prompts: phase diagrams, plateaus, sampled steps."""

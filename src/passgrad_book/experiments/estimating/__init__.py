@@ -1,0 +1,1 @@
+"""Estimates of the conflict against exact values: coverage, bias, and their comparison."""

@@ -1,0 +1,91 @@
+"""Estimates of <grad J_k, grad J_1> by several ways from the same samples, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from passgrad.estimators import get_estimator
+from passgrad.lm.passes import CompletionPasses
+from passgrad.measurement import influence as terms
+from passgrad.measurement.crossfit import cross_fit
+from passgrad.measurement.estimate import estimate_conflict
+from passgrad.measurement.samples import SampledGradients
+from passgrad.measurement.stored import StoredPasses
+from passgrad.stats.bands import Array
+from passgrad.worlds.language import LanguageWorld
+from passgrad_book.experiments.estimating.naive import biased_conflict
+from passgrad_book.experiments.estimating.short_answers import sample_language_world
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHODS = ("cross-fit", "same-sample", "plug-in")
+
+
+def estimates_by_method(
+    samples: SampledGradients,
+    ks: Sequence[int],
+    *,
+    estimator: str = "pkpo-loo1",
+    seed: int = 0,
+) -> dict[str, Array]:
+    """The estimate for fixed prompts by each of :data:`METHODS`, (K,) or (K, R) arrays.
+
+    Four gradients and the derivatives along them, two of these over half of the answers each.
+    """
+    orders = sorted(set(ks))
+    chosen = get_estimator(estimator)
+    fit = cross_fit(samples, orders, [1], estimator=chosen, split="completions", seed=seed)
+    found = {"cross-fit": terms.curve(fit, "fixed")[fit.places(orders)].numpy()}
+    for method in ("same-sample", "plug-in"):
+        found[method] = biased_conflict(samples, orders, method=method, estimator=chosen)
+    return found
+
+
+def compare_methods(
+    world: LanguageWorld,
+    ks: Sequence[int],
+    *,
+    num_samples: int,
+    max_new_tokens: int,
+    replications: int,
+    bands: int = 1,
+    level: float = 0.95,
+    seed: int = 0,
+    folder: Path | None = None,
+    done: Callable[[int], None] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Estimates on independent samples of a language model, at the weights that it holds now.
+
+    Tables: "estimates" with a row for each replication, method and k; "intervals" with those of
+    the first ``bands`` replications (more passes: one of each kind for every k). The passes are
+    kept in ``folder`` (one a world and seed), so that a run that was killed goes on; ``done`` is
+    called with the replications that are finished.
+    """
+    import pandas as pd
+
+    orders = sorted(set(ks))
+    drawn = sample_language_world(
+        world,
+        num_samples,
+        max_new_tokens=max_new_tokens,
+        replications=replications,
+        seed=seed,
+    )
+    rows, intervals = [], []
+    for turn, (completions, rewards) in enumerate(drawn):
+        passes = CompletionPasses(world.model, completions, rewards, world.masses)
+        samples = StoredPasses(passes, None if folder is None else folder / str(turn))
+        for method, values in estimates_by_method(samples, orders, seed=seed).items():
+            rows += [
+                {"replication": turn, "method": method, "k": k, "value": float(value)}
+                for k, value in zip(orders, values, strict=True)
+            ]
+        if turn < bands:
+            found = estimate_conflict(samples, orders, prompts="fixed", level=level, seed=seed)
+            intervals.append(found.to_frame().assign(replication=turn))
+        if done is not None:
+            done(turn + 1)
+    return {"estimates": pd.DataFrame(rows), "intervals": pd.concat(intervals, ignore_index=True)}

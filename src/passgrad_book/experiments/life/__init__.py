@@ -1,0 +1,1 @@
+"""How a conflict is born and ends along an exact ascent."""
