@@ -124,7 +124,7 @@ def write(name: str) -> dict[str, Any]:
             table: {
                 str(column): {
                     "values": values_of(frame[column]),
-                    **asdict(_tolerance(experiment, table, column, frame[column])),
+                    **asdict(_tolerance(experiment, table, str(column), frame[column])),
                 }
                 for column in frame
             }

@@ -12,7 +12,7 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.models import load_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.tokens import encode
-from passgrad.rollouts.sampling import sample
+from passgrad.rollouts.sampling import Engine, sample
 from passgrad.tasks.gsm8k import gsm8k
 from passgrad_book.build import paths
 from passgrad_book.build.experiment import SINGLE, experiment, model_input
@@ -30,7 +30,13 @@ def _inputs(parameters: Mapping[str, Any]) -> dict[str, str | None]:
 
 @experiment(version=1, label="seed-{seed}", inputs=_inputs, files=("gsm8k_path",))
 def word_problems(
-    *, model: str, num_prompts: int, num_samples: int, seed: int, engine: str, gsm8k_path: str = ""
+    *,
+    model: str,
+    num_prompts: int,
+    num_samples: int,
+    seed: int,
+    engine: Engine,
+    gsm8k_path: str = "",
 ) -> Tables:
     """How many of ``num_samples`` solutions are right: table ``counts``, one row a problem.
 
@@ -86,7 +92,7 @@ def _replay(kept: Tables) -> Tables:
         completions = Completions.from_tokens(
             [tuple(encode(tokenizer, prompts[name].text)) for name, _ in rows],
             [[tuple(int(i) for i in ids) for ids in part["completion_ids"]] for _, part in rows],
-            [name for name, _ in rows],
+            [str(name) for name, _ in rows],
         )
         passes = CompletionPasses(network, completions, torch.zeros(completions.shape))
         return float(np.abs(passes.logprobs().numpy().ravel() - drawn["logprob"]).max())

@@ -74,7 +74,7 @@ def test_help_teaches(call):
         (["measure", "--out", "m"], 2, "passgrad: Missing option '--model'"),
         (["measure", "--model", "x/y.gz", "--out", "m", "--ks", "1,x"], 1, "passgrad: --ks '1,x'"),
         (["run", "toy", "--speed", "9"], 2, "passgrad: No such option"),
-        (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/01_"),
+        (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/pass_at_k.py"),
         (["run", "toy", "--profile", "huge"], 1, "passgrad: no profile 'huge'; known profiles:"),
         (["run", "toy", "-p", "kk=3"], 1, "passgrad: unknown parameter 'kk' of toy.py;"),
         (["run", "toy", "-p", "k"], 1, "passgrad: -p 'k' is not NAME=VALUE; known"),

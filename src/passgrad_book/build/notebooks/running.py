@@ -100,7 +100,7 @@ def run_notebook(
     Parameters
     ----------
     path
-        The ``.py`` source, or the name or number of a notebook of the project.
+        The ``.py`` source, or the name of a notebook of the project.
     profile
         Name of a file in ``notebooks/profiles``; None for the defaults of the parameters cell.
     parameters

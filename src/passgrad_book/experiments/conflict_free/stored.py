@@ -108,7 +108,7 @@ def metrics_language(
     return {"prices": prices(world, theta, methods, metrics, k=k, gain=gain)}
 
 
-_SMALL = {
+_SMALL: dict[str, Any] = {
     "model": "smollm2-135m", "seed": 0, "num_prompts": 2, "num_examples": 2, "hard_fraction": 0.3,
     "warmup_steps": 1, "warmup_step_size": 0.0015, "warmup_cosine": -0.99, "k": 10,
 }  # fmt: skip

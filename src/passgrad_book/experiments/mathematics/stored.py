@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -11,7 +11,7 @@ from passgrad.ascent.ascent import ascend
 from passgrad.errors import UserError
 from passgrad.lm.models import load_model, load_tokenizer, save_model
 from passgrad.objectives import PassAtK
-from passgrad.rollouts.sampling import sample
+from passgrad.rollouts.sampling import Engine, sample
 from passgrad.tasks.arithmetic import arithmetic
 from passgrad.tasks.base import Task
 from passgrad.tasks.conventions import conventions
@@ -69,7 +69,7 @@ def make_task(
 ) -> Task:
     """A data set of the chapter by its name; UserError for another name."""
     words: dict[str, Any] = {"num_prompts": word_prompts, "num_examples": 2, "seed": seed}
-    limits = {
+    limits: dict[str, Any] = {
         "longest_problem": longest_problem or None,
         "longest_answer": 8 if longest_problem else None,
     }
@@ -102,7 +102,7 @@ def math_conflict(
     dataset: str,
     model: str,
     prompting: str,
-    engine: str,
+    engine: Engine | Literal["shared"],
     device: str,
     precision: str,
     num_samples: int,
@@ -143,7 +143,7 @@ def math_conflict(
     single = prompting == "few-shot" and dataset != "math"
     check_size(len(task.prompts), single=single, centred=centred, most_bytes=products_gb * 1e9)
     if dataset in WARMED:
-        world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop)
+        world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop or "\n")
         path = ascend(world, None, PassAtK(1), step_size=warmup_step_size, steps=warmup_steps)
         world.layout.load(network, path.theta)
         if engine != "shared":
@@ -167,7 +167,7 @@ def _chat_inputs(parameters: Mapping[str, Any]) -> dict[str, str | None]:
 def math_chat(
     *,
     model: str,
-    engine: str,
+    engine: Engine,
     seed: int,
     short_prompts: int,
     num_prompts: int,
@@ -200,7 +200,7 @@ def regime_map(
         raise UserError(f"no mix {mix!r}; there are: {', '.join(mixes)}")
     network, tokenizer = load_model(model)
     task = mixes[mix](num_prompts, seed)
-    world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop)
+    world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop or "\n")
     return follow_conflict(world, ks=ks, step_size=step_size, steps=steps)
 
 
