@@ -138,6 +138,8 @@ class Experiment:
         inputs = dict(self._inputs(bound)) if self._inputs else {}
         for name in self.files:
             path = bound.pop(name)
+            if path and not Path(path).is_file():
+                raise UserError(f"experiment {self.name}: {name}: there is no file {path}")
             inputs[name] = provenance.file_sha256(Path(path)) if path else None
         label = self.label(bound) if callable(self.label) else self.label.format(**bound)
         label = re.sub(r"[, ]+", "-", label.replace("@", "-at-"))

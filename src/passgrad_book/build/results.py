@@ -432,7 +432,7 @@ def obtain(
     # Taken before the computation: it describes the code that runs now.
     entry = provenance.record()
     if recompute and asked is None:
-        _require_commit(entry["commit"])
+        require_commit("a result", "or compute without recompute=true")
     digest = sources.digest(key.modules) if key.modules else None
     start = time.perf_counter()
     tables = dict(compute())
@@ -454,12 +454,15 @@ def obtain(
     return _noted(path, Result(tables, entry | {"asked": recompute}, "computed"))
 
 
-def _require_commit(commit: str | None) -> None:
-    """UserError unless the code that runs is that of a commit."""
+def require_commit(what: str, otherwise: str) -> None:
+    """UserError unless the code that runs is that of a commit, from which alone ``what`` is stored;
+    ``otherwise`` says what to do beside committing.
+    """
+    commit = provenance.git_commit()
     if commit is None or commit.endswith("-dirty"):
         raise UserError(
-            "a result is stored from a commit alone, and src or notebooks hold changes that are "
-            "not committed: commit them, or compute without recompute=true"
+            f"{what} is stored from a commit alone, and src or notebooks hold changes that are not "
+            f"committed: commit them, {otherwise}"
         )
 
 

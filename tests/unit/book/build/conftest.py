@@ -46,14 +46,16 @@ class Toy:
 def toy(checkout, monkeypatch):
     """The only experiment there is; its witness is written and its code not yet known."""
     toy = Toy()
-    for name in list(HOMES):
-        monkeypatch.delitem(HOMES, name)
-    monkeypatch.setitem(HOMES, "doubled", "experiments.doubled")
+    homes = dict(HOMES)
+    HOMES.clear()
+    HOMES["doubled"] = "experiments.doubled"
     module = SimpleNamespace(doubled=toy.doubled)
     monkeypatch.setitem(sys.modules, "passgrad_book.experiments.doubled", module)
     monkeypatch.setattr("passgrad_book.build.sources.digest", lambda modules: toy.digest)
     (checkout / "data").mkdir()
-    return toy
+    yield toy
+    HOMES.clear()
+    HOMES.update(homes)
 
 
 @pytest.fixture
