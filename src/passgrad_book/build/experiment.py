@@ -161,10 +161,15 @@ class Experiment:
         columns: Mapping[str, Tolerance] | None = None,
         **parameters: Any,
     ) -> None:
-        """Declare the witness: the function itself, with these small parameters."""
-        self.witness = Witness(
-            lambda kept: self(**parameters), None, parameters, tolerance, dict(columns or {})
-        )
+        """Declare the witness: the function itself, with these small parameters. A parameter that
+        is a function is called when the witness runs.
+        """
+
+        def run(kept: Tables) -> Tables:
+            return self(**{name: v() if callable(v) else v for name, v in parameters.items()})
+
+        shown = {name: v.__name__ if callable(v) else v for name, v in parameters.items()}
+        self.witness = Witness(run, None, shown, tolerance, dict(columns or {}))
 
     def replayed(
         self,

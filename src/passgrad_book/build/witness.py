@@ -115,7 +115,7 @@ def write(name: str) -> dict[str, Any]:
             table: {column: values_of(frame[column]) for column in frame}
             for table, frame in experiment.witness.keep().items()
         }
-    tables = experiment.witness.run({table: _frame(rows) for table, rows in kept.items()})
+    tables = run(experiment, {"kept": kept})
     content = {
         "experiment": name,
         "version": experiment.version,
@@ -259,7 +259,22 @@ def run(experiment: Experiment, content: Mapping[str, Any]) -> Tables:
     """The tables of a witness, computed by the code of today; ``content`` is its file."""
     if experiment.witness is None:
         raise UserError(f"experiment {experiment.name} has no witness: its tables are times")
-    return experiment.witness.run({name: _frame(rows) for name, rows in content["kept"].items()})
+    kept = {name: _frame(rows) for name, rows in content["kept"].items()}
+    with _one_thread():
+        return experiment.witness.run(kept)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in one order on every machine: torch splits them by its number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run(experiment: Experiment, now: Mapping[str, Any]) -> Attested:

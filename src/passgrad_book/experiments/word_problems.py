@@ -17,6 +17,7 @@ from passgrad.tasks.gsm8k import gsm8k
 from passgrad_book.build import paths
 from passgrad_book.build.experiment import SINGLE, experiment, model_input
 from passgrad_book.experiments.inputs import verifier_input
+from passgrad_book.experiments.small_models.witness_model import witness_model
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,7 +60,6 @@ def _counts(drawn: DataFrame) -> DataFrame:
 
 # --- the witness: what an engine drew once is judged, scored and counted again --------------------
 
-_MODEL = "smollm2-135m"
 #: right and wrong solutions of a word problem of the project's own, judged anew
 _TEXTS = (
     " 3 + 4 = 7\n#### {answer}", " So it is {answer}.\n#### {answer}.0", " #### 1{answer}",
@@ -72,7 +72,7 @@ def _task() -> Any:
 
 
 def _keep() -> Tables:
-    drawn = sample(_MODEL, _task(), num_samples=3, engine="transformers").table.to_pandas()
+    drawn = sample(witness_model(), _task(), num_samples=3, engine="transformers").table.to_pandas()
     columns = ["prompt_id", "completion", "completion_ids", "reward", "logprob", "engine"]
     return {"drawn": drawn[columns]}
 
@@ -83,8 +83,8 @@ def _replay(kept: Tables) -> Tables:
 
     task = _task()
     prompts = {prompt.id: prompt for prompt in task.prompts}
-    fresh = sample(_MODEL, task, num_samples=2, engine="transformers").table.to_pandas()
-    network, tokenizer = load_model(_MODEL)
+    fresh = sample(witness_model(), task, num_samples=2, engine="transformers").table.to_pandas()
+    network, tokenizer = load_model(witness_model())
 
     def gap(drawn: DataFrame) -> float:
         """Largest difference between the engine's log-probabilities and packed passes."""

@@ -26,6 +26,7 @@ from passgrad_book.experiments.inputs import verifier_input
 from passgrad_book.experiments.mathematics.math_study import Settings, study
 from passgrad_book.experiments.mathematics.regime import follow_conflict
 from passgrad_book.experiments.mathematics.study_vectors import check_size
+from passgrad_book.experiments.small_models.witness_model import witness_model
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -205,15 +206,15 @@ def regime_map(
 
 
 math_conflict.witnessed(
-    dataset="conventions", model="smollm2-135m", prompting="few-shot", engine="shared",
-    device="cpu", precision="float32", num_samples=4, seed=0, temperature=0.7, top_p=0.95,
+    dataset="conventions", model=witness_model, prompting="few-shot", engine="shared",
+    device="cpu", precision="float32", num_samples=8, seed=0, temperature=0.7, top_p=0.95,
     sketch_size=64, centred=True, whole=True, short_prompts=4, word_prompts=1,
-    longest_problem=140, warmup_steps=1, warmup_step_size=0.001, chat_tokens=8,
+    longest_problem=140, warmup_steps=6, warmup_step_size=1.0, chat_tokens=8,
     tolerance=SINGLE,
 )  # fmt: skip
 regime_map.witnessed(
-    mix="conventions", model="smollm2-135m", seed=0, num_prompts=4, ks=[2, 32], steps=1,
-    step_size=0.001, tolerance=SINGLE,
+    mix="conventions", model=witness_model, seed=0, num_prompts=4, ks=[2, 1000], steps=3,
+    step_size=1.0, tolerance=SINGLE,
 )  # fmt: skip
 
 
@@ -222,7 +223,7 @@ def _chat_again(kept: Mapping[str, DataFrame]) -> Mapping[str, DataFrame]:
     import pandas as pd
 
     small = math_chat(
-        model="smollm2-135m", engine="transformers", seed=0, short_prompts=4, num_prompts=2,
+        model=witness_model(), engine="transformers", seed=0, short_prompts=4, num_prompts=2,
         num_samples=2, chat_tokens=24,
     )  # fmt: skip
     references = {prompt.id: prompt for prompt in sums_of_two_terms(14, 0).prompts}
