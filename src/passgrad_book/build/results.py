@@ -46,6 +46,21 @@ LOG_VARIABLE = "PASSGRAD_RESULT_LOG"
 RESULTS_VARIABLE = "PASSGRAD_RESULTS"
 
 
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables, such as those above, of this process and of those that it starts."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 class DamagedResult(UserError):
     """A file of a stored result that was edited, is missing, or cannot be read."""
 

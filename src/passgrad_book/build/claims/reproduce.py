@@ -13,8 +13,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -120,17 +120,8 @@ def digest(claim: Claim) -> str:
     return total.hexdigest()[:16]
 
 
-@contextmanager
-def _reading_fresh_results() -> Iterator[None]:
-    before = os.environ.get(results.RESULTS_VARIABLE)
-    os.environ[results.RESULTS_VARIABLE] = str(folder() / "results")
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(results.RESULTS_VARIABLE)
-        else:
-            os.environ[results.RESULTS_VARIABLE] = before
+def _reading_fresh_results() -> AbstractContextManager[None]:
+    return results.environment({results.RESULTS_VARIABLE: str(folder() / "results")})
 
 
 def run_command(command: list[str], timeout: float) -> str | None:

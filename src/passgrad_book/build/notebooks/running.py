@@ -6,8 +6,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from passgrad_book.build import paths
 from passgrad_book.build.notebooks.parameters import parameters_of, resolve
 from passgrad_book.build.notebooks.progress import CellProgress
 from passgrad_book.build.notebooks.source import find, split
-from passgrad_book.build.results import NOTEBOOK_VARIABLE, PROFILE_VARIABLE
+from passgrad_book.build.results import NOTEBOOK_VARIABLE, PROFILE_VARIABLE, environment
 
 
 class NotebookFailed(UserError):
@@ -42,21 +41,6 @@ class Executed:
     notebook: Any
     path: Path
     record: dict[str, Any]
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables of the kernel, which inherits those of this process when it starts."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _register_engine() -> str:
@@ -200,7 +184,8 @@ def _execute(
         return NotebookFailed(f"{path.name} stopped in {where}: {reason}{kept}", reason)
 
     try:
-        with report, _environment(variables):
+        # The kernel inherits the environment of this process when it starts.
+        with report, environment(variables):
             result = papermill.execute_notebook(
                 notebook,
                 str(partial),

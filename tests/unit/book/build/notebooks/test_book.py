@@ -68,7 +68,7 @@ def chapter(toy, checkout, monkeypatch):
         values = notebooks.resolve(path, profile)
         for name, value in values.items():
             code += f"\n{name} = {value!r}"
-        with running._environment(environment):
+        with results.environment(environment):
             exec(code.replace("size: int = 3", f"size: int = {values['size']}"), {})
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "chapter.ipynb").write_text(nbformat.writes(nbformat.v4.new_notebook()))
