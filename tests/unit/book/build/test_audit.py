@@ -3,7 +3,9 @@
 import datetime
 
 import pytest
+from typer.testing import CliRunner
 
+from passgrad.cli import app
 from passgrad.errors import UserError
 from passgrad_book.build import audit, results, witness
 from passgrad_book.build.experiment import DOUBLE, EXACT, Tolerance
@@ -132,3 +134,13 @@ def test_a_note_is_refused_before_hours_of_work(stored, monkeypatch):
     with pytest.raises(UserError, match="a witness is stored from a commit alone"):
         audit.audit(NAME, note=True)
     assert stored.runs == runs
+
+
+def test_the_command(stored, problems):
+    done = CliRunner().invoke(app, ["audit", "--file", f"path={problems}"])
+    assert done.exit_code == 0, done.output
+    assert "largest gap 0, where" in done.output
+    stored.factor = 2.5
+    done = CliRunner().invoke(app, ["audit", NAME])
+    assert done.exit_code == 1
+    assert f"[fail] data/results/{NAME}: curve.y computed again differs by 0.25" in done.output

@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from passgrad.cli import app
 from passgrad.errors import UserError
 from passgrad_book.build import paths, witness
 from passgrad_book.build.experiment import HOMES, SINGLE
@@ -281,6 +283,25 @@ def test_all_experiments_are_attested_and_what_runs_is_said(known):
     said = []
     (found,) = witness.attest_all(said.append)
     assert (found.experiment, found.ran, said) == ("doubled", False, ["witness of doubled"])
+
+
+def test_the_command(known):
+    def call(*words):
+        done = CliRunner().invoke(app, ["witness", *words])
+        return done.exit_code, done.output
+
+    assert call()[0] == 0
+    assert call("doubled")[1] == "doubled: known\nEverything is as expected.\n"
+    assert "doubled: the same numbers, in 0 s; largest gap 0 of" in call("--again")[1]
+    known.factor, known.digest = 3.0, "b" * 64
+    status, text = call()
+    assert status == 1
+    assert "[fail] experiment doubled: the code of today gives another curve.y" in text
+    known.doubled.version = 2
+    status, text = call("--write")
+    assert (status, "doubled: the same numbers" in text) == (0, True)
+    known.doubled.timing = True
+    assert "doubled: times, no witness" in call()[1]
 
 
 @pytest.mark.slow

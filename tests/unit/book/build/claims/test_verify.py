@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from passgrad.cli import app
 from passgrad_book.build import results, witness
 from passgrad_book.build.claims import load, measured, render
-from passgrad_book.build.claims.verify import files, pages
+from passgrad_book.build.claims.verify import files, pages, witnesses
 from passgrad_book.build.witness import Attested
 
 
@@ -48,6 +48,13 @@ def test_other_numbers_of_a_witness_end_it(project, attested):
     part = found(project)["witnesses"]
     assert part.detail == "2 experiments, 0 run"
     assert part.failures == ("experiment toy: the code of today gives another curve.y",)
+
+
+def test_a_damaged_log_is_a_failure_of_its_part(project):
+    with (project / "data" / "attestations.jsonl").open("a") as stream:
+        stream.write("{\n")
+    (line,) = witnesses(lambda line: None).failures
+    assert line.startswith("data/attestations.jsonl, line ")
 
 
 def found(project):
