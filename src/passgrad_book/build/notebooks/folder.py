@@ -20,7 +20,7 @@ from passgrad_book.build.notebooks.tables import copy_results, write_figures
 from passgrad_book.build.results import LOG_VARIABLE
 
 #: version of the layout of a run's record
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def run_to_folder(
     """Execute a notebook and keep the run as files beside each other.
 
     ``NAME.ipynb``, ``NAME.html``, ``NAME.json`` (circumstances, parameters, results with their
-    digests, wall time, exit status), a parquet file for each table of each result that the run read
+    versions, wall time, exit status), a parquet file for each table of each result that the run read
     or made, ``EXPERIMENT.RESULT.TABLE.parquet``, and one for the numbers behind each figure,
     ``FIGURE.parquet``. The record comes last: a folder with it is a run that ended.
 

@@ -68,6 +68,7 @@ def test_a_run_is_one_folder(notebook, checkout, tmp_path):
         "folder", "size-4", "computed",
     )  # fmt: skip
     assert result["parameters"] == {"size": 4}
+    assert (result["version"], result["inputs"]) == (1, {})
     table = result["tables"]["squares"]
     content = (out / table["file"]).read_bytes()
     assert hashlib.sha256(content).hexdigest() == table["sha256"]
