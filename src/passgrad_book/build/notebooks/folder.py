@@ -87,8 +87,8 @@ def run_to_folder(
     """Execute a notebook and keep the run as files beside each other.
 
     ``NAME.ipynb``, ``NAME.html``, ``NAME.json`` (circumstances, parameters, results with their
-    versions, wall time, exit status), a parquet file for each table of each result that the run read
-    or made, ``EXPERIMENT.RESULT.TABLE.parquet``, and one for the numbers behind each figure,
+    versions, wall time, exit status), a parquet file for each table of each result that the run
+    read or made, ``EXPERIMENT.RESULT.TABLE.parquet``, and one for the numbers behind each figure,
     ``FIGURE.parquet``. The record comes last: a folder with it is a run that ended.
 
     Parameters

@@ -15,5 +15,5 @@ def test_nine_lines_of_ten_of_a_full_run_are_witnessed(name):
         return
     coverage = witness.read(name)["coverage"]
     assert coverage["version"] == experiment.version
-    assert coverage["lines"] > 100
+    assert coverage["lines"] > 50
     assert coverage["share"] >= 0.90

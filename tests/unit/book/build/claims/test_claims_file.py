@@ -100,6 +100,7 @@ def test_a_check_is_found_by_its_own_module_only():
 
 
 def test_every_stored_experiment_is_described():
-    card = (ROOT / "data" / "README.md").read_text()
+    rows = (ROOT / "data" / "README.md").read_text().splitlines()
+    described = " ".join(row.split("|")[1] for row in rows if row.startswith("|"))
     for folder in (ROOT / "data" / "results").iterdir():
-        assert f"| `{folder.name}` |" in card
+        assert f"`{folder.name}`" in described
