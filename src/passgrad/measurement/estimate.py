@@ -17,8 +17,10 @@ from passgrad.measurement import influence as terms
 from passgrad.measurement.agreement import agreement_error
 from passgrad.measurement.crossfit import Split, check_orders, cross_fit, split_halves
 from passgrad.measurement.samples import SampledGradients
+from passgrad.orders import Orders
 from passgrad.stats.bands import (
     Array,
+    IntArray,
     band,
     degrees_of_freedom,
     first_crossing,
@@ -44,7 +46,7 @@ class ConflictEstimate:
     have a point estimate; (M,) follow the prompts.
     """
 
-    ks: Array
+    ks: IntArray
     inner_product: Array
     """<grad J_k, grad J_1>, (K,), unbiased."""
     standard_error: Array
@@ -69,7 +71,7 @@ class ConflictEstimate:
     cosine_low: Array
     cosine_high: Array
     """Its interval at each k by itself, by linearisation, held to [-1, 1], (K,)."""
-    curve_ks: Array
+    curve_ks: IntArray
     curve: Array
     """<grad J_k, grad J_1> without intervals, (C,)."""
     success: Array
@@ -134,7 +136,9 @@ class ConflictEstimate:
             "inner_product", "standard_error", "answer_error", "low", "high", "band_low",
             "band_high", "cosine", "cosine_low", "cosine_high", "squared_norm", "degrees",
         )  # fmt: skip
-        return pd.DataFrame({"k": self.ks} | {name: getattr(self, name) for name in names})
+        return pd.DataFrame(
+            {"k": self.ks.astype(np.float64)} | {name: getattr(self, name) for name in names}
+        )
 
     def prompts_frame(self) -> DataFrame:
         """One row a prompt: mass, success, agreement with its error, and at each k what it adds to
@@ -201,7 +205,7 @@ def estimate_conflict(
     chosen = _usable(estimator)
     check_level(level)
     check_prompts(prompts)
-    orders = _orders(ks)
+    orders = Orders.of(ks)
     split = _split(split, prompts)
     rewards, masses = _checked(samples)
     n = rewards.shape[1]
@@ -223,12 +227,10 @@ def estimate_conflict(
     e = by_inner[rows].numpy()
     low, high = intervals(inner_at, e, level)
     band_low, band_high, _ = band(inner_at, e, level, seed=seed, draws=draws)
-    at = np.asarray(orders, dtype=np.float64)
-    cosine_ends = _cosine_ends(at, cosine[rows].numpy(), by_cosine[rows].numpy(), level)
-    start, end = threshold_interval(at, band_low, band_high)
-    every = np.asarray(fit.curve, dtype=np.float64)
+    cosine_ends = _cosine_ends(orders.array, cosine[rows].numpy(), by_cosine[rows].numpy(), level)
+    start, end = threshold_interval(orders, band_low, band_high)
     return ConflictEstimate(
-        ks=at,
+        ks=orders.array,
         inner_product=inner_at,
         standard_error=standard_error(e),
         low=low,
@@ -241,7 +243,7 @@ def estimate_conflict(
         cosine=cosine[rows].numpy(),
         cosine_low=cosine_ends[0],
         cosine_high=cosine_ends[1],
-        curve_ks=every,
+        curve_ks=fit.curve.array,
         curve=curve.numpy(),
         success=rewards.mean(dim=1).numpy(),
         agreement=terms.agreement(fit, prompts).numpy(),
@@ -250,7 +252,7 @@ def estimate_conflict(
         answer_error=terms.answer_error(fit, chosen, seed=seed)[rows].numpy(),
         masses=masses.numpy(),
         influence=e,
-        threshold=first_crossing(every, curve.numpy()),
+        threshold=first_crossing(fit.curve, curve.numpy()),
         threshold_low=start,
         threshold_high=end,
         prompts=prompts,
@@ -274,7 +276,7 @@ def check_plan(
     check_level(level)
     check_prompts(prompts)
     halves = split_halves(num_prompts, num_samples, _split(split, prompts), seed=0)
-    check_orders(_orders(ks), halves, _split(split, prompts), _usable(estimator))
+    check_orders(Orders.of(ks), halves, _split(split, prompts), _usable(estimator))
 
 
 def _usable(estimator: str | Estimator) -> Estimator:
@@ -286,16 +288,6 @@ def _usable(estimator: str | Estimator) -> Estimator:
             f"{', '.join(known)}"
         )
     return chosen
-
-
-def _orders(ks: Iterable[int]) -> list[int]:
-    given = [ks] if isinstance(ks, int) else list(ks)
-    if not given:
-        raise UserError("ks is empty: name at least one k")
-    for k in given:
-        if isinstance(k, bool) or k != int(k) or k < 1:
-            raise UserError(f"k must be a whole number of at least 1, got {k!r}")
-    return sorted({int(k) for k in given})
 
 
 def _curve_orders(largest: int) -> list[int]:
@@ -326,7 +318,9 @@ def _checked(samples: SampledGradients) -> tuple[Tensor, Tensor]:
     return rewards.cpu(), masses.cpu()
 
 
-def _cosine_ends(ks: Array, cosine: Array, influence: Array, level: float) -> tuple[Array, Array]:
+def _cosine_ends(
+    ks: IntArray, cosine: Array, influence: Array, level: float
+) -> tuple[Array, Array]:
     low, high = np.full_like(cosine, -1.0), np.full_like(cosine, 1.0)
     known = np.isfinite(cosine)
     if known.any():
@@ -336,5 +330,5 @@ def _cosine_ends(ks: Array, cosine: Array, influence: Array, level: float) -> tu
     return low, high
 
 
-def _listed(ks: Array) -> str:
+def _listed(ks: IntArray) -> str:
     return ", ".join(f"{k:g}" for k in ks)

@@ -65,7 +65,8 @@ from passgrad.measurement.kept import Kept
 from passgrad.measurement.metric import PLAIN, Metric
 from passgrad.measurement.part_terms import part_terms
 from passgrad.measurement.parted import PartedGradients
-from passgrad.stats.bands import Array, band, intervals, standard_error
+from passgrad.orders import Orders
+from passgrad.stats.bands import Array, IntArray, band, intervals, standard_error
 from passgrad.stats.intervals import Prompts
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class PartsEstimate:
     """<grad J_k, P^-1 grad J_1> by part; float64 arrays (S, K, P) of metrics, orders and parts."""
 
     parts: tuple[Part, ...]
-    ks: Array
+    ks: IntArray
     """(K,)."""
     metrics: tuple[str, ...]
     inner_product: Array
@@ -118,7 +119,7 @@ class PartsEstimate:
                 "part": [part.name for part in parts],
                 "kind": [part.kind for part in parts],
                 "metric": [self.metrics[s] for s in places[0]],
-                "k": self.ks[places[1]],
+                "k": self.ks[places[1]].astype(np.float64),
             }
             | {name: getattr(self, name).ravel() for name in names}
             | {"squared_norm_at_1": norms.ravel()}
@@ -170,7 +171,7 @@ def estimate_parts(
     chosen = get_estimator(estimator)
     rewards = samples.rewards
     split: Split = "completions" if prompts == "fixed" else "prompts"
-    given = [ks] if isinstance(ks, int) else sorted(set(ks))
+    given = Orders.of(ks)
     if rewards.ndim != 2:
         raise UserError(f"rewards must be prompts by completions, got {tuple(rewards.shape)}")
     check_plan(
@@ -209,7 +210,7 @@ def estimate_parts(
     low[unknown] = high[unknown] = np.nan
     return PartsEstimate(
         parts=parts,
-        ks=np.asarray(given, dtype=np.float64),
+        ks=given.array,
         metrics=tuple("adam, estimated" if m == "estimated" else m.name for m in metrics),
         inner_product=inner,
         standard_error=np.where(unknown, np.nan, standard_error(influence[..., None])),

@@ -48,7 +48,8 @@ from passgrad.measurement.crossfit import (
 )
 from passgrad.measurement.second_order import path_derivatives
 from passgrad.measurement.step_samples import StepSamples
-from passgrad.stats.bands import Array, band, intervals, standard_error
+from passgrad.orders import Orders
+from passgrad.stats.bands import Array, IntArray, band, intervals, standard_error
 from passgrad.stats.binomial import check_level
 from passgrad.stats.intervals import Prompts, check_prompts
 
@@ -104,7 +105,7 @@ class StepDerivatives:
     B, and the sum of their squares is the variance given v.
     """
 
-    ks: tuple[int, ...]
+    ks: Orders
     first: Tensor
     second: Tensor
     first_influence: Tensor
@@ -138,7 +139,7 @@ def step_derivatives(
     if not chosen.unbiased or chosen.takes != "k":
         raise UserError(f"{chosen.name} is no unbiased estimator of every pass@k: take 'pkpo-loo1'")
     check_prompts(prompts)
-    orders = tuple(sorted({1, along, *ks}))
+    orders = Orders.of((along, *ks)).with_one()
     rewards, masses = samples.rewards.double(), samples.masses.double()
     if not ((rewards == 0) | (rewards == 1)).all():
         raise UserError("rewards must be 0 or 1: grade the completions as wrong or right")
@@ -189,7 +190,7 @@ def _centred(values: Tensor) -> Tensor:
 
 def _resplit(
     values: tuple[Tensor, Tensor], rewards: Tensor, slopes: Tensor, bends: Tensor,
-    orders: tuple[int, ...], estimator: Estimator, masses: Tensor, resplits: int, seed: int,
+    orders: Orders, estimator: Estimator, masses: Tensor, resplits: int, seed: int,
 ) -> list[Tensor]:  # fmt: skip
     """Influences (K, ..., P, R) for both orders; 0 where a half of half B is too small."""
     size, n = rewards.shape[-2:]
@@ -230,7 +231,7 @@ class StepPrediction:
     number by itself, the band of ``total`` holds at all orders at once; all of them given v.
     """
 
-    ks: Array
+    ks: IntArray
     along: int
     """k: the step goes along the estimate of grad J_k."""
     eta: float
@@ -286,7 +287,9 @@ class StepPrediction:
             "first", "first_low", "first_high", "second", "second_low", "second_high",
             "total", "low", "high", "band_low", "band_high",
         )  # fmt: skip
-        columns = {"k": self.ks, "eta": self.eta} | {name: getattr(self, name) for name in names}
+        columns = {"k": self.ks.astype(np.float64), "eta": self.eta} | {
+            name: getattr(self, name) for name in names
+        }
         frame = pd.DataFrame(columns)
         if self.realised is None:
             return frame
@@ -363,7 +366,7 @@ def _predicted(
     if known.any():
         band_low[known], band_high[known], _ = band(total[known], e[known], level)
     return StepPrediction(
-        ks=np.asarray(made.ks, dtype=np.float64),
+        ks=made.ks.array,
         along=along,
         eta=eta,
         length=eta * v,

@@ -31,7 +31,7 @@ from passgrad.measurement.step_samples import ModelSteps
 from passgrad.objectives import PassAtK
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.sampling import Engine
-from passgrad.stats.bands import Array
+from passgrad.stats.bands import Array, IntArray
 from passgrad.stats.intervals import Prompts
 from passgrad.stats.paired import paired_change
 from passgrad.tasks.base import Task
@@ -48,7 +48,7 @@ _SEED_BEFORE, _SEED_AFTER = 1_000_000_007, 2_000_000_011
 class RealisedStep:
     """pass@k before and after a step, (K,); intervals of each k by itself, and for all at once."""
 
-    ks: Array
+    ks: IntArray
     before: Array
     after: Array
     low: Array
@@ -69,7 +69,9 @@ class RealisedStep:
         import pandas as pd
 
         names = ("before", "after", "change", "low", "high", "band_low", "band_high")
-        return pd.DataFrame({"k": self.ks} | {name: getattr(self, name) for name in names})
+        return pd.DataFrame(
+            {"k": self.ks.astype(np.float64)} | {name: getattr(self, name) for name in names}
+        )
 
 
 def realised_step(
@@ -202,7 +204,7 @@ def realised_from_counts(
         paired_change(sizes, before, after, [k], level=level, prompts=prompts) for k in joint.ks
     ]
     return RealisedStep(
-        ks=joint.ks.astype(np.float64),
+        ks=joint.ks,
         before=joint.before,
         after=joint.after,
         low=np.concatenate([one.low for one in single]),

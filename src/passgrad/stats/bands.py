@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from passgrad.stats.intervals import correlation_of, simultaneous_critical
 
 Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 def standard_error(influence: ArrayLike) -> Array:

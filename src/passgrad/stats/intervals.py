@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from passgrad.errors import UserError
 from passgrad.stats import components
 from passgrad.stats.binomial import check_level
-from passgrad.stats.tally import Tally, orders, tally
+from passgrad.stats.tally import Tally, order_array, tally
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +145,7 @@ def pass_at_k_interval(
     """
     check_level(level)
     check_prompts(prompts)
-    counts, ks = tally(num_samples, num_correct), orders(k)
+    counts, ks = tally(num_samples, num_correct), order_array(k)
     if ks.size != 1:
         raise UserError("pass_at_k_interval takes one k; for several at once use pass_at_k_band")
     if method == "bootstrap":
@@ -239,7 +239,7 @@ def pass_at_k_band(
     """
     check_level(level)
     check_prompts(prompts)
-    counts, wanted = tally(num_samples, num_correct), orders(ks)
+    counts, wanted = tally(num_samples, num_correct), order_array(ks)
     low, high, critical = band(counts, wanted, level, prompts, seed=seed, draws=draws)
     mean = counts.mean(counts.values(wanted))
     return PassAtKBand(wanted, mean, low, high, float(critical), level)

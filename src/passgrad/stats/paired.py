@@ -19,7 +19,7 @@ from passgrad.stats.intervals import (
     score_interval,
     simultaneous_critical,
 )
-from passgrad.stats.tally import Tally, check_counts, orders
+from passgrad.stats.tally import Tally, check_counts, order_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def paired_change(
             f"the counts before are of {sides[0][0].size} prompts, those after of "
             f"{sides[1][0].size}: a paired change needs the same prompts in the same order"
         )
-    wanted = orders(ks)
+    wanted = order_array(ks)
     cells, weight = np.unique(np.stack([*sides[0], *sides[1]]), axis=1, return_counts=True)
     share = weight.astype(np.float64)
     pair = [Tally(cells[i], cells[i + 1], share, int(weight.sum())) for i in (0, 2)]
