@@ -49,8 +49,9 @@ from passgrad.measurement.crossfit import (
 from passgrad.measurement.second_order import path_derivatives
 from passgrad.measurement.step_samples import StepSamples
 from passgrad.orders import Orders
-from passgrad.stats.bands import Array, IntArray, band, intervals, standard_error
+from passgrad.stats.bands import IntArray, band, interval, standard_error
 from passgrad.stats.binomial import check_level
+from passgrad.stats.interval import Interval
 from passgrad.stats.intervals import Prompts, check_prompts
 
 if TYPE_CHECKING:
@@ -239,17 +240,9 @@ class StepPrediction:
     """||eta v||."""
     relative_length: float
     """Over ||theta||."""
-    first: Array
-    first_low: Array
-    first_high: Array
-    second: Array
-    second_low: Array
-    second_high: Array
-    total: Array
-    low: Array
-    high: Array
-    band_low: Array
-    band_high: Array
+    first: Interval
+    second: Interval
+    total: Interval
     prompts: Prompts
     level: float
     derivatives: StepDerivatives
@@ -265,13 +258,14 @@ class StepPrediction:
         text = (
             f"A step of {self.relative_length:.2g} of the length of the weights along "
             f"grad J_{self.along} is predicted to change "
-        ) + _changes(shown, self.total[rows], self.low[rows], self.high[rows])
+        ) + _changes(shown, self.total[rows])
         if self.realised is not None:
             r = self.realised
             at = [int(np.flatnonzero(r.ks == k)[0]) for k in shown]
-            text += "; it changed " + _changes(shown, r.change[at], r.low[at], r.high[at])
+            text += "; it changed " + _changes(shown, r.change[at])
         with np.errstate(invalid="ignore"):
-            bent = bool((np.abs(self.second[rows]) > BENT * np.abs(self.first[rows])).any())
+            first, second = (np.abs(term.value[rows]) for term in (self.first, self.second))
+            bent = bool((second > BENT * first).any())
         if bent:
             text += (
                 "; its second order is not small against the first: a shorter step would be "
@@ -283,14 +277,10 @@ class StepPrediction:
         """One row a k; the realised columns are there if the step was taken."""
         import pandas as pd
 
-        names = (
-            "first", "first_low", "first_high", "second", "second_low", "second_high",
-            "total", "low", "high", "band_low", "band_high",
-        )  # fmt: skip
-        columns = {"k": self.ks.astype(np.float64), "eta": self.eta} | {
-            name: getattr(self, name) for name in names
-        }
-        frame = pd.DataFrame(columns)
+        columns = {"k": self.ks.astype(np.float64), "eta": self.eta}
+        columns |= self.first.columns("first", "first_", error=False)
+        columns |= self.second.columns("second", "second_", error=False)
+        frame = pd.DataFrame(columns | self.total.columns("total", error=False))
         if self.realised is None:
             return frame
         taken = self.realised.to_frame()
@@ -357,10 +347,6 @@ def _predicted(
     eta = _eta(size, float(first[row]), float(standard_error(e1[row])), v, theta)
     one, two = eta * first, eta**2 / 2 * second
     total, e = one + two, eta * e1 + eta**2 / 2 * e2
-    ends = [
-        intervals(value, influence, level)
-        for value, influence in ((one, eta * e1), (two, eta**2 / 2 * e2), (total, e))
-    ]
     band_low, band_high = np.full_like(total, -np.inf), np.full_like(total, np.inf)
     known = standard_error(e) > 0
     if known.any():
@@ -371,17 +357,9 @@ def _predicted(
         eta=eta,
         length=eta * v,
         relative_length=eta * v / theta if theta > 0 else math.inf,
-        first=one,
-        first_low=ends[0][0],
-        first_high=ends[0][1],
-        second=two,
-        second_low=ends[1][0],
-        second_high=ends[1][1],
-        total=total,
-        low=ends[2][0],
-        high=ends[2][1],
-        band_low=band_low,
-        band_high=band_high,
+        first=interval(one, eta * e1, level),
+        second=interval(two, eta**2 / 2 * e2, level),
+        total=interval(total, e, level).with_band(band_low, band_high),
         prompts=prompts,
         level=level,
         derivatives=made,
@@ -401,12 +379,12 @@ def _eta(size: StepSize, slope: float, error: float, v: float, theta: float) -> 
     return size.value / 100 / steepest
 
 
-def _changes(ks: list[int], values: Array, low: Array, high: Array) -> str:
+def _changes(ks: list[int], changes: Interval) -> str:
     parts = [
-        f"pass@{k} by {100 * value:+.2g} points ({_end(a)} to {_end(b)})"
-        if np.isfinite([a, b]).all()
+        f"pass@{k} by {100 * value:+.2g} points ({_end(low)} to {_end(high)})"
+        if np.isfinite([low, high]).all()
         else f"pass@{k} by {100 * value:+.2g} points (error unknown)"
-        for k, value, a, b in zip(ks, values, low, high, strict=True)
+        for k, value, low, high in zip(ks, changes.value, changes.low, changes.high, strict=True)
     ]
     return " and ".join(parts)
 

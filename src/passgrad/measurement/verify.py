@@ -32,6 +32,7 @@ from passgrad.objectives import PassAtK
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.sampling import Engine
 from passgrad.stats.bands import Array, IntArray
+from passgrad.stats.interval import Interval
 from passgrad.stats.intervals import Prompts
 from passgrad.stats.paired import paired_change
 from passgrad.tasks.base import Task
@@ -46,32 +47,23 @@ _SEED_BEFORE, _SEED_AFTER = 1_000_000_007, 2_000_000_011
 
 @dataclass(frozen=True, eq=False)
 class RealisedStep:
-    """pass@k before and after a step, (K,); intervals of each k by itself, and for all at once."""
+    """pass@k before and after a step, (K,)."""
 
     ks: IntArray
     before: Array
     after: Array
-    low: Array
-    high: Array
-    band_low: Array
-    band_high: Array
+    change: Interval
+    """After minus before, at each k by itself and with a band for all at once."""
     num_prompts: int
     num_samples: int
     """Completions a prompt, at either side."""
-
-    @property
-    def change(self) -> Array:
-        """After minus before."""
-        return self.after - self.before
 
     def to_frame(self) -> DataFrame:
         """One row a k."""
         import pandas as pd
 
-        names = ("before", "after", "change", "low", "high", "band_low", "band_high")
-        return pd.DataFrame(
-            {"k": self.ks.astype(np.float64)} | {name: getattr(self, name) for name in names}
-        )
+        sides = {"k": self.ks.astype(np.float64), "before": self.before, "after": self.after}
+        return pd.DataFrame(sides | self.change.columns("change"))
 
 
 def realised_step(
@@ -207,10 +199,13 @@ def realised_from_counts(
         ks=joint.ks,
         before=joint.before,
         after=joint.after,
-        low=np.concatenate([one.low for one in single]),
-        high=np.concatenate([one.high for one in single]),
-        band_low=joint.low,
-        band_high=joint.high,
+        change=Interval(
+            joint.change,
+            low=np.concatenate([change.low for change in single]),
+            high=np.concatenate([change.high for change in single]),
+            band_low=joint.low,
+            band_high=joint.high,
+        ),
         num_prompts=len(sizes),
         num_samples=num_samples,
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from passgrad.lm.rollouts import Rollouts
 from passgrad.measurement.estimate import ConflictEstimate
 from passgrad.measurement.parts import PartsEstimate
 from passgrad.measurement.report.content import (
+    UNKNOWN,
     CurveRow,
     LayerRow,
     PromptRow,
     ReportContent,
     StepRow,
-    Threshold,
 )
 from passgrad.measurement.run import Measurement, chosen_order
 from passgrad.measurement.step import StepPrediction
@@ -34,8 +36,8 @@ def content_of(measurement: Measurement) -> ReportContent:
     """What the report of a measurement shows; the parts are those of its chosen order."""
     estimate, record = measurement.estimate, measurement.record
     curve = [
-        CurveRow(**{name: float(row[name]) for name in CurveRow.__dataclass_fields__})
-        for row in estimate.to_frame().to_dict("records")
+        CurveRow(float(k), estimate.interval[place], estimate.cosines[place])
+        for place, k in enumerate(estimate.ks)
     ]
     step, chosen = measurement.step, chosen_order(estimate)
     return ReportContent(
@@ -43,9 +45,7 @@ def content_of(measurement: Measurement) -> ReportContent:
         curve=curve,
         prompts=_prompts(measurement.rollouts, estimate, chosen),
         chosen_k=float(chosen),
-        threshold=Threshold(
-            float(estimate.threshold), float(estimate.threshold_low), float(estimate.threshold_high)
-        ),
+        threshold=estimate.crossing,
         line=[(float(k), float(y)) for k, y in zip(estimate.curve_ks, estimate.curve, strict=True)],
         layers=_layers(measurement.parts),
         step=_steps(step),
@@ -80,31 +80,25 @@ def _not_measured(measurement: Measurement) -> list[str]:
 def _layers(parts: PartsEstimate | None) -> list[LayerRow]:
     if parts is None:
         return []
-    names = ("inner_product", "low", "high", "band_low", "band_high", "cosine")
     return [
-        LayerRow(
-            name=str(row["part"]), kind=str(row["kind"]), metric=str(row["metric"]),
-            **{name: float(row[name]) for name in names},
-        )
-        for row in parts.to_frame().to_dict("records")
-    ]  # fmt: skip
+        LayerRow(part.name, parts.interval[place], part.kind, float(parts.cosine[place]), metric)
+        for place in np.ndindex(parts.inner_product.shape)
+        for metric, part in [(parts.metrics[place[0]], parts.parts[place[2]])]
+    ]
 
 
 def _steps(step: StepPrediction | None) -> list[StepRow]:
     if step is None:
         return []
-    frame = step.to_frame()
-    taken = {
-        "realised": "realised_change", "realised_low": "realised_low",
-        "realised_high": "realised_high",
-    }  # fmt: skip
-    rows = []
-    for row in frame.to_dict("records"):
-        names = ("k", "first", "second", "total", "low", "high")
-        values = {name: float(row[name]) for name in names}
-        values |= {new: float(row[old]) for new, old in taken.items() if old in row}
-        rows.append(StepRow(**values))
-    return rows
+    taken = step.realised
+    changes = {} if taken is None else {k: taken.change[i] for i, k in enumerate(taken.ks.tolist())}
+    return [
+        StepRow(
+            float(k), float(step.first.value[place]), float(step.second.value[place]),
+            step.total[place], changes.get(int(k), UNKNOWN),
+        )
+        for place, k in enumerate(step.ks)
+    ]  # fmt: skip
 
 
 def _prompts(rollouts: Rollouts, estimate: ConflictEstimate, chosen: int) -> list[PromptRow]:
