@@ -44,7 +44,7 @@ def plan(
 
     Example: passgrad plan /tmp/m --ks 16 --effect 0.1 --samples 64
     """
-    from passgrad.measurement.pilot import plan_from_pilot
+    from passgrad.measurement.planning_models import plan_from_pilot
 
     made = plan_from_pilot(
         pilot, ks=orders(ks), power=power, num_prompts=prompts, num_samples=samples,

@@ -50,7 +50,7 @@ be biased.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
@@ -62,11 +62,12 @@ from passgrad.estimators import Estimator, get_estimator
 from passgrad.lm.groups import Part
 from passgrad.measurement.crossfit import Split
 from passgrad.measurement.estimate import check_plan
-from passgrad.measurement.kept import Kept
 from passgrad.measurement.metric import PLAIN, Metric
 from passgrad.measurement.part_terms import part_terms
 from passgrad.measurement.parted import PartedGradients
+from passgrad.measurement.store import Kept
 from passgrad.orders import Orders
+from passgrad.progress import Progress
 from passgrad.stats.bands import Array, IntArray, band, intervals, standard_error
 from passgrad.stats.interval import Interval, WithInterval
 from passgrad.stats.intervals import Prompts
@@ -137,7 +138,7 @@ def estimate_parts(
     seed: int = 0,
     draws: int = 20_000,
     kept: Kept | None = None,
-    done: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PartsEstimate:
     """Estimate <grad J_k, P^-1 grad J_1> by part, with intervals.
 
@@ -160,8 +161,8 @@ def estimate_parts(
         Minibatches behind the metric that is "estimated".
     kept
         Where the numbers of finished folds are kept.
-    done
-        Called after each piece of work with its number and how many there are.
+    progress
+        Told of one stage, of so many pieces of work.
 
     Raises UserError as :func:`passgrad.measurement.estimate_conflict` does, for less than two
     folds, and for a metric that lacks parameters.
@@ -179,7 +180,7 @@ def estimate_parts(
         raise UserError("rewards must be 0 or 1: grade the completions as wrong or right")
     terms = part_terms(
         samples, given, chosen, split, metrics=metrics, folds=folds, batches=batches, seed=seed,
-        kept=kept or Kept(), done=done,
+        kept=kept or Kept(), progress=progress,
     )  # fmt: skip
     parts = tuple(samples.parts)
     rows = [terms.orders.index(k) for k in given]

@@ -89,13 +89,14 @@ class StepSize:
     @classmethod
     def parse(cls, text: str) -> StepSize:
         """``points=1``, ``length=1e-5`` or ``eta=0.02``; a number alone is points."""
-        unit, _, value = text.rpartition("=")
+        unit, _, number = text.rpartition("=")
         try:
-            return cls(float(value), unit or "points")  # type: ignore[arg-type]
+            value = float(number)
         except ValueError:
             raise UserError(
                 f"{text!r} is no size of a step: give points=1, length=1e-5 or eta=0.02, say"
             ) from None
+        return cls(value, unit or "points")  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

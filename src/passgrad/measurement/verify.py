@@ -25,7 +25,7 @@ from passgrad.lm.central import Displacement
 from passgrad.lm.models import is_adapter, load_tokenizer, resolve, save_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
-from passgrad.measurement.drawing import Drawing
+from passgrad.measurement.drawing import Blocks
 from passgrad.measurement.step import StepPrediction
 from passgrad.measurement.step_samples import ModelSteps
 from passgrad.objectives import PassAtK
@@ -159,20 +159,20 @@ def verify_step(
     some = replace(task, prompts=tuple(task.prompts[i] for i in made.prompts_used.tolist()))
     here = folder / f"step-{prediction.along}-{prediction.eta:.6e}"
     before = _drawn(
-        Drawing(
+        Blocks(
             str(model), some, num_samples, engine,
             replace(base, seed=base.seed + _SEED_BEFORE), here / "before",
-        ), show,
+        ), show, "drawing completions before the step",
     )  # fmt: skip
     moved = here / "model"
-    drawing = Drawing(
+    drawing = Blocks(
         str(moved), some, num_samples, engine,
         replace(base, seed=base.seed + _SEED_AFTER), here / "after",
     )  # fmt: skip
     if drawing.missing() and not (moved / "config.json").is_file():
         vector = steps.vector(made.coefficients)
         save_moved(steps.passes, vector, prediction.eta, model, moved)
-    after = _drawn(drawing, show)
+    after = _drawn(drawing, show, "drawing completions after the step")
     shutil.rmtree(moved, ignore_errors=True)
     return realised_from_counts(
         before.num_correct, after.num_correct, num_samples, made.ks,
@@ -231,6 +231,6 @@ def save_moved(
         return save_model(passes.model, load_tokenizer(source), place)
 
 
-def _drawn(drawing: Drawing, show: Progress) -> Rollouts:
-    drawing.draw(drawing.missing(), show)
+def _drawn(drawing: Blocks, show: Progress, stage: str) -> Rollouts:
+    drawing.draw(drawing.missing(), show, stage)
     return drawing.rollouts()

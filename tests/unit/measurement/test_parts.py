@@ -13,11 +13,11 @@ from passgrad.lm.groups import HIDDEN_STATE, OUTPUT_USE
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import ScoreSamples, estimate_conflict
 from passgrad.measurement.crossfit import order_advantages, split_halves
-from passgrad.measurement.kept import Kept
 from passgrad.measurement.metric import PLAIN, Metric
 from passgrad.measurement.part_terms import part_terms
 from passgrad.measurement.parted import ModelParts, ScoreParts
 from passgrad.measurement.parts import estimate_parts
+from passgrad.measurement.store import Kept
 
 from .conftest import MASSES, exact, outcomes, vectors
 
@@ -227,10 +227,9 @@ def scaled(factor):
     return Metric("adam", {str(i): torch.tensor(factor).double() for i in range(5)})
 
 
-def test_progress_counts_the_pieces():
-    seen = []
-    estimate_parts(parted(random_samples()), 2, folds=3, done=lambda a, b: seen.append((a, b)))
-    assert seen == [(i + 1, 7) for i in range(7)]
+def test_progress_counts_the_pieces(shown):
+    estimate_parts(parted(random_samples()), 2, folds=3, progress=shown)
+    assert shown.stages == [["parts of the model at k = 2", 7, 7]]
 
 
 def test_what_is_refused():

@@ -12,7 +12,7 @@ from passgrad.measurement import influence as terms
 from passgrad.measurement.crossfit import cross_fit
 from passgrad.measurement.estimate import estimate_conflict
 from passgrad.measurement.samples import SampledGradients
-from passgrad.measurement.stored import StoredPasses
+from passgrad.measurement.store import StoredPasses
 from passgrad.stats.bands import Array
 from passgrad.worlds.language import LanguageWorld
 from passgrad_book.experiments.estimating.naive import biased_conflict

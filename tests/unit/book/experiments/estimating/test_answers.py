@@ -10,7 +10,7 @@ from passgrad.errors import UserError
 from passgrad.interference import conflict
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import ScoreSamples, estimate_conflict
-from passgrad.measurement.stored import StoredPasses
+from passgrad.measurement.store import StoredPasses
 from passgrad_book.experiments.estimating.answers import language_answers
 from passgrad_book.experiments.estimating.comparison import METHODS, compare_methods
 from passgrad_book.experiments.estimating.coverage import simulate_conflict_coverage

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from passgrad.measurement import estimate_conflict, sample_bandit
-from passgrad.measurement.remarks import remarks
+from passgrad.measurement.record import remarks
 from passgrad.worlds.bandit import TwoPointBandit
 
 
