@@ -15,7 +15,6 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.estimators import ESTIMATORS, Estimator, get_estimator
 from passgrad.measurement import influence as terms
-from passgrad.measurement.agreement import agreement_error
 from passgrad.measurement.crossfit import Split, check_orders, cross_fit, split_halves
 from passgrad.measurement.samples import SampledGradients
 from passgrad.orders import Orders
@@ -235,7 +234,7 @@ def estimate_conflict(
         curve=curve.numpy(),
         success=rewards.mean(dim=1).numpy(),
         agreement=terms.agreement(fit, prompts).numpy(),
-        agreement_error=agreement_error(fit, chosen).numpy(),
+        agreement_error=terms.agreement_error(fit, chosen).numpy(),
         contribution=terms.contributions(fit, prompts)[rows].numpy(),
         answer_error=terms.answer_error(fit, chosen, seed=seed)[rows].numpy(),
         masses=masses.numpy(),

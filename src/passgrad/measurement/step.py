@@ -8,7 +8,7 @@ of it, so that the derivatives along v
 
 are estimated from B without bias given v (:mod:`passgrad.measurement.second_order`), for every j.
 The step is then one step along one vector, which can be taken
-(:mod:`passgrad.measurement.verify`), and not a mean over two.
+(:mod:`passgrad.measurement.realised`), and not a mean over two.
 
 Halves are of prompts if the prompts stand for others like them ("new"), and of the answers to every
 prompt if they stand for themselves ("fixed"), with the seed of
@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -56,8 +56,6 @@ from passgrad.stats.intervals import Prompts, check_prompts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from passgrad.measurement.verify import RealisedStep
 
 Unit = Literal["points", "length", "eta"]
 #: beyond this share of the first order the second one says that the series has not settled
@@ -248,22 +246,22 @@ class StepPrediction:
     level: float
     derivatives: StepDerivatives
     """What the prediction is made of, for any eta."""
-    realised: RealisedStep | None = None
-    """What the step did, if it was taken."""
 
     @property
     def verdict(self) -> str:
-        """What the step would do to pass@1 and pass@k, and what it did, in one sentence."""
-        shown = list(dict.fromkeys([1, self.along]))
-        rows = [int(np.flatnonzero(self.ks == k)[0]) for k in shown]
+        """What the step would do to pass@1 and pass@k, in one sentence."""
+        return self.told()
+
+    def told(self, ks: IntArray | None = None, change: Interval | None = None) -> str:
+        """The verdict, with the change at the orders ``ks`` that the step made, if it was taken."""
+        shown = sorted({1, self.along})
+        rows = np.flatnonzero(np.isin(self.ks, shown))
         text = (
             f"A step of {self.relative_length:.2g} of the length of the weights along "
-            f"grad J_{self.along} is predicted to change "
-        ) + _changes(shown, self.total[rows])
-        if self.realised is not None:
-            r = self.realised
-            at = [int(np.flatnonzero(r.ks == k)[0]) for k in shown]
-            text += "; it changed " + _changes(shown, r.change[at])
+            f"grad J_{self.along} is predicted to change {_changes(shown, self.total[rows])}"
+        )
+        if ks is not None and change is not None:
+            text += f"; it changed {_changes(shown, change[np.flatnonzero(np.isin(ks, shown))])}"
         with np.errstate(invalid="ignore"):
             first, second = (np.abs(term.value[rows]) for term in (self.first, self.second))
             bent = bool((second > BENT * first).any())
@@ -275,26 +273,17 @@ class StepPrediction:
         return text + "."
 
     def to_frame(self) -> DataFrame:
-        """One row a k; the realised columns are there if the step was taken."""
+        """One row a k."""
         import pandas as pd
 
         columns = {"k": self.ks.astype(np.float64), "eta": self.eta}
         columns |= self.first.columns("first", "first_", error=False)
         columns |= self.second.columns("second", "second_", error=False)
-        frame = pd.DataFrame(columns | self.total.columns("total", error=False))
-        if self.realised is None:
-            return frame
-        taken = self.realised.to_frame()
-        taken = taken.rename(columns={name: f"realised_{name}" for name in taken if name != "k"})
-        return frame.merge(taken.astype({"k": float}), on="k", how="left")
+        return pd.DataFrame(columns | self.total.columns("total", error=False))
 
     def at(self, size: StepSize) -> StepPrediction:
         """The prediction for a step of another size along the same v."""
         return _predicted(self.derivatives, self.along, size, self.prompts, self.level)
-
-    def with_realised(self, realised: RealisedStep) -> StepPrediction:
-        """The same, and what the step did."""
-        return replace(self, realised=realised)
 
 
 def predict_step(

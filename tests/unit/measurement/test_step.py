@@ -12,9 +12,10 @@ from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement.crossfit import split_halves
 from passgrad.measurement.step import StepSize, predict_step, step_derivatives
 from passgrad.measurement.step_samples import ModelSteps, bandit_steps
-from passgrad.measurement.verify import exact_derivatives
 from passgrad.worlds.bandit import GaussianBandit
 from passgrad_book.experiments.estimating.step_coverage import simulate_step_coverage
+
+from .exact_steps import exact_derivatives
 
 THETA = (-1.0, 0.0)
 POPULATION = GaussianBandit(0.2, 0.2)

@@ -10,6 +10,7 @@ import numpy as np
 from passgrad.lm.rollouts import Rollouts
 from passgrad.measurement.estimate import ConflictEstimate
 from passgrad.measurement.parts import PartsEstimate
+from passgrad.measurement.realised import TakenStep
 from passgrad.measurement.report.content import (
     UNKNOWN,
     CurveRow,
@@ -39,7 +40,8 @@ def content_of(measurement: Measurement) -> ReportContent:
         CurveRow(float(k), estimate.interval[place], estimate.cosines[place])
         for place, k in enumerate(estimate.ks)
     ]
-    step, chosen = measurement.step, chosen_order(estimate)
+    chosen, step = chosen_order(estimate), measurement.step
+    prediction = step.prediction if isinstance(step, TakenStep) else step
     return ReportContent(
         verdict=estimate.verdict,
         curve=curve,
@@ -49,7 +51,7 @@ def content_of(measurement: Measurement) -> ReportContent:
         line=[(float(k), float(y)) for k, y in zip(estimate.curve_ks, estimate.curve, strict=True)],
         layers=_layers(measurement.parts),
         step=_steps(step),
-        step_k=float("nan") if step is None else float(step.along),
+        step_k=float("nan") if prediction is None else float(prediction.along),
         step_verdict="" if step is None else step.verdict,
         settings=_flat(
             {
@@ -66,9 +68,9 @@ def content_of(measurement: Measurement) -> ReportContent:
 
 
 def _not_measured(measurement: Measurement) -> list[str]:
-    parts, step = measurement.parts, measurement.step
+    parts = measurement.parts
     found = []
-    if step is None or step.realised is None:
+    if not isinstance(measurement.step, TakenStep):
         found.append(_SMALL)
     if parts is None:
         found.append(_PARTS)
@@ -87,17 +89,19 @@ def _layers(parts: PartsEstimate | None) -> list[LayerRow]:
     ]
 
 
-def _steps(step: StepPrediction | None) -> list[StepRow]:
+def _steps(step: StepPrediction | TakenStep | None) -> list[StepRow]:
+    changes = {}
+    if isinstance(step, TakenStep):
+        realised, step = step.realised, step.prediction
+        changes = {k: realised.change[place] for place, k in enumerate(realised.ks.tolist())}
     if step is None:
         return []
-    taken = step.realised
-    changes = {} if taken is None else {k: taken.change[i] for i, k in enumerate(taken.ks.tolist())}
     return [
         StepRow(
             float(k), float(step.first.value[place]), float(step.second.value[place]),
-            step.total[place], changes.get(int(k), UNKNOWN),
+            step.total[place], changes.get(k, UNKNOWN),
         )
-        for place, k in enumerate(step.ks)
+        for place, k in enumerate(step.ks.tolist())
     ]  # fmt: skip
 
 

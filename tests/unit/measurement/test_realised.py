@@ -9,20 +9,17 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.models import load_model, save_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import drawing
+from passgrad.measurement.realised import TakenStep, realised_from_counts, save_moved, verify_step
 from passgrad.measurement.step import StepSize, predict_step
 from passgrad.measurement.step_samples import ModelSteps
-from passgrad.measurement.verify import (
-    exact_derivatives,
-    realised_from_counts,
-    realised_step,
-    verify_step,
-)
 from passgrad.objectives import PassAtK
 from passgrad.rollouts.sampling import sample
 from passgrad.stats.paired import paired_change
 from passgrad.tasks.base import Prompt, Task, exact_match
 from passgrad.worlds.bandit import TwoPointBandit
 from passgrad.worlds.language import LanguageWorld
+
+from .exact_steps import exact_derivatives, realised_step
 
 PROMPTS = tuple(
     Prompt(context, question, answer, "x", f"x{i}")
@@ -105,7 +102,7 @@ def test_a_step_that_is_taken(measured, place, tmp_path):
     # Both see the step: no change at all lies outside.
     assert realised.change.low[1] > 0
     assert prediction.total.low[1] > 0
-    both = prediction.with_realised(realised)
+    both = TakenStep(prediction, realised)
     assert "; it changed pass@1 by" in both.verdict
     assert both.to_frame()["realised_change"].tolist() == realised.change.value.tolist()
     # The moved model is gone, and what was drawn is enough for the same numbers.
@@ -151,7 +148,5 @@ def test_refusals(measured, place, tmp_path):
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
     (adapter / "adapter_model.safetensors").write_text("")
-    from passgrad.measurement.verify import save_moved
-
     with pytest.raises(UserError, match="step of an adapter"):
         save_moved(steps.passes, torch.zeros(1), 0.1, adapter, tmp_path / "moved")
