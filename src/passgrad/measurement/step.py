@@ -89,11 +89,12 @@ class StepSize:
         """``points=1``, ``length=1e-5`` or ``eta=0.02``; a number alone is points."""
         unit, _, value = text.rpartition("=")
         try:
-            return cls(float(value), unit or "points")  # type: ignore[arg-type]
+            number = float(value)
         except ValueError:
             raise UserError(
                 f"{text!r} is no size of a step: give points=1, length=1e-5 or eta=0.02, say"
             ) from None
+        return cls(number, unit or "points")  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

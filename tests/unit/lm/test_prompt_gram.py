@@ -196,7 +196,7 @@ def test_clear_errors(case):
 
 def test_the_limit_that_an_error_names_is_enough(case):
     passes, c = case[0], random(2, 3, 4)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match="too little for the gradient of") as error:
         plan_gram(passes, c, memory_gib=1e-6)
     # It is printed with two digits.
     least = 1.06 * float(str(error.value).rsplit(" ", 1)[1])
