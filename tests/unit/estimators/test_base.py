@@ -56,7 +56,7 @@ def test_rates_outside_are_refused(p):
 
 @pytest.mark.parametrize("k", [0, -1, 2.5, True, "4"])
 def test_orders_that_are_none(k):
-    with pytest.raises(UserError, match="k must be a whole number of at least 1, got"):
+    with pytest.raises(UserError, match=f"k must be a whole number of at least 1, got {k!r}"):
         get_estimator("pkpo").advantages([[0, 1, 1]], k)
 
 

@@ -98,8 +98,14 @@ def test_sizes_of_a_step():
     np.testing.assert_allclose(eta.total.value, eta.first.value + eta.second.value)
     assert StepSize.parse("length=1e-5") == StepSize(1e-5, "length")
     assert StepSize.parse("2") == StepSize(2.0, "points")
-    for text in ("much", "0", "inf", "metres=3", "eta="):
-        with pytest.raises(UserError):
+    for text, message in (
+        ("much", "'much' is no size of a step: give points=1"),
+        ("eta=", "'eta=' is no size of a step: give points=1"),
+        ("0", "must be finite and positive, got 0.0"),
+        ("inf", "must be finite and positive, got inf"),
+        ("metres=3", "points, length or eta, not in 'metres'"),
+    ):
+        with pytest.raises(UserError, match=message):
             StepSize.parse(text)
 
 
