@@ -1,5 +1,7 @@
 """Policies with shared parameters, written with autograd and without the package's formulas."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -104,6 +106,21 @@ class AnglePolicy(SharedPolicy):
     def probabilities(self, theta):
         right = torch.sin(self.contexts @ theta).square()
         return torch.stack([right, 1 - right], dim=1)
+
+
+@contextmanager
+def named(**quantities):
+    try:
+        yield
+    except Exception as error:
+        error.add_note("at " + ", ".join(f"{name} = {it}" for name, it in quantities.items()))
+        raise
+
+
+@pytest.fixture(scope="session")
+def case():
+    """Names one of many cases of a test: ``with case(k=k): assert ...`` says which k failed."""
+    return named
 
 
 @pytest.fixture(params=range(5))
