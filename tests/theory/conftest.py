@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from passgrad.worlds.base import World
+from passgrad_book.experiments.checks.identities import Setting
 
 
 class SharedPolicy(World):
@@ -126,6 +127,12 @@ def case():
 @pytest.fixture(params=range(5))
 def policy(request):
     return SharedPolicy(request.param)
+
+
+@pytest.fixture
+def setting(policy):
+    """The policy at its own theta, for the checks of the identities."""
+    return Setting(policy, policy.theta, policy.p)
 
 
 @pytest.fixture

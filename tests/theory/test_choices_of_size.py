@@ -13,20 +13,22 @@ def product(w, g):
     return inner, inner / (first.norm() * other.norm())
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_sum_and_unsolved_prompts(seed):
-    generator = torch.Generator().manual_seed(seed)
-    g = torch.randn(9, 5, generator=generator, dtype=torch.float64)
-    w = 32 * torch.rand(9, generator=generator, dtype=torch.float64)
-    unsolved = 1 + seed % 4
-    g[:unsolved] = 0
-    w[:unsolved] = 32
-    inner, cosine = product(w, g)
-    agreement = g @ g.mean(0)
-    torch.testing.assert_close((w * agreement).sum(), 9 * inner, rtol=1e-12, atol=1e-14)
-    kept, same = product(w[unsolved:], g[unsolved:])
-    torch.testing.assert_close(kept, inner * 81 / (9 - unsolved) ** 2, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(same, cosine, rtol=1e-12, atol=1e-14)
+def test_sum_and_unsolved_prompts(case):
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        g = torch.randn(9, 5, generator=generator, dtype=torch.float64)
+        w = 32 * torch.rand(9, generator=generator, dtype=torch.float64)
+        unsolved = 1 + seed % 4
+        g[:unsolved] = 0
+        w[:unsolved] = 32
+        inner, cosine = product(w, g)
+        agreement = g @ g.mean(0)
+        kept, same = product(w[unsolved:], g[unsolved:])
+        close = {"rtol": 1e-12, "atol": 1e-14}
+        with case(seed=seed):
+            torch.testing.assert_close((w * agreement).sum(), 9 * inner, **close)
+            torch.testing.assert_close(kept, inner * 81 / (9 - unsolved) ** 2, **close)
+            torch.testing.assert_close(same, cosine, **close)
 
 
 def test_with_a_gradient_of_their_own_unsolved_prompts_matter():

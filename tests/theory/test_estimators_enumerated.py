@@ -1,6 +1,5 @@
 """Mean and variance of every estimator against the sum over all outcomes of n samples."""
 
-import itertools
 import math
 
 import numpy as np
@@ -20,6 +19,8 @@ from passgrad.estimators import (
     get_estimator,
 )
 from passgrad.objectives import ArcsinSqrt, Log, PassAtK
+from passgrad_book.experiments.checks import estimators as checks
+from passgrad_book.experiments.checks.estimators import Enumerated
 
 pytestmark = pytest.mark.statement("prop-exchangeable", "prop-gradient-variance")
 
@@ -28,44 +29,8 @@ LOGITS = torch.tensor([0.3, -1.1, 0.5, 0.05], dtype=torch.float64)
 RIGHT = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
 
 
-class Enumerated:
-    """All outcomes of n samples of a softmax policy, with their chances, rewards and scores."""
-
-    def __init__(self, n, logits=LOGITS, right=RIGHT):
-        self.policy = logits.softmax(dim=0)
-        self.actions = torch.tensor(list(itertools.product(range(len(logits)), repeat=n)))
-        self.chances = self.policy[self.actions].prod(dim=1)
-        self.rewards = right[self.actions]
-        self.all_scores = torch.eye(len(logits), dtype=torch.float64) - self.policy
-        self.scores = self.all_scores[self.actions]
-        self.p = float(self.policy @ right)
-        self.gradient = (self.policy * right) @ self.all_scores
-        self.right = right
-
-    def estimates(self, made):
-        """sum_i A_i s_i for every outcome: (outcomes, actions)."""
-        return torch.einsum("oi,oia->oa", made, self.scores)
-
-    def mean(self, made):
-        return self.chances @ self.estimates(made)
-
-    def variance(self, made):
-        away = self.estimates(made) - self.mean(made)
-        return float(self.chances @ away.square().sum(dim=1))
-
-    def class_moments(self):
-        """||mu_1||^2 and the traces of the covariances within right and within wrong answers."""
-        moments = []
-        for kind in (self.right, 1 - self.right):
-            law = self.policy * kind / (self.policy @ kind)
-            mu = law @ self.all_scores
-            moments.append((mu, float(law @ (self.all_scores - mu).square().sum(dim=1))))
-        (mu, noise_right), (_, noise_wrong) = moments
-        return {
-            "mean_square": float(mu.square().sum()),
-            "noise_right": noise_right,
-            "noise_wrong": noise_wrong,
-        }
+def enumerated(n, right=RIGHT):
+    return Enumerated(n, LOGITS.softmax(dim=0), right)
 
 
 def settings_of(name, largest=5):
@@ -84,7 +49,7 @@ CASES["with options"] = [
     (VerlPassK(standardise=False), 4, 4),
     (VerlPassK(epsilon=0.3), 3, 3),
 ]
-SPACES = {n: Enumerated(n) for n in range(1, 6)}
+SPACES = {n: enumerated(n) for n in range(1, 6)}
 
 
 def check_bias(estimator, n, k):
@@ -135,6 +100,12 @@ def test_a_wrongly_stated_bias_fails():
         check_bias(Nearly(), 5, 1)
 
 
+def test_with_three_actions_too_four_estimators_are_unbiased():
+    found = checks.unbiased()
+    assert found["error"] < 1e-12
+    assert found["cases"] >= 50
+
+
 def test_dependent_coefficients_of_any_kind_only_scale_the_gradient():
     """The statement itself: A_+ and A_- at random, nothing but a scale comes of it."""
     generator = torch.Generator().manual_seed(3)
@@ -151,7 +122,7 @@ def test_dependent_coefficients_of_any_kind_only_scale_the_gradient():
 
 def test_with_graded_rewards_the_gradient_of_one_prompt_can_turn():
     """The statement is about binary rewards: max@k of three values has a direction of its own."""
-    space = Enumerated(5, right=torch.tensor([0.9, 1.0, 0.7, 0.0], dtype=torch.float64))
+    space = enumerated(5, right=torch.tensor([0.9, 1.0, 0.7, 0.0], dtype=torch.float64))
     mean = space.mean(advantages(space.rewards, 5, estimator="tang-loo"))
     cosine = float(mean @ space.gradient / (mean.norm() * space.gradient.norm()))
     assert cosine < 0.9

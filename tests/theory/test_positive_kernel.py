@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from passgrad.objectives import PassAtK
 from passgrad.worlds.bandit import TwoPointBandit
 from passgrad.worlds.base import AnalyticWorld
+from passgrad_book.experiments.checks import identities
 
 pytestmark = pytest.mark.statement("prop-positive-kernel")
 
@@ -52,3 +53,14 @@ def test_the_premise_is_needed():
     world, theta = TwoPointBandit(), [-2.0, -2.0]
     assert world.kernel(theta)[0, 1] < 0
     assert gradient(world, theta, 10) @ gradient(world, theta, 1) < 0
+
+
+def test_it_holds_in_the_bandits():
+    found = identities.positive_kernel()
+    assert found["smallest_kernel"] >= 0
+    assert found["smallest_cosine"] >= 0
+    assert identities.pairs()["gap"] < 1e-12
+
+
+def test_every_pair_is_the_mean_of_weighted_kernels(setting):
+    assert identities.pairs([setting])["gap"] < 1e-12
