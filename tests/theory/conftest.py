@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from passgrad.worlds.base import World
+from passgrad.worlds.base import AnalyticWorld, World
 from passgrad_book.experiments.checks.identities import Setting
 
 
@@ -66,6 +66,19 @@ class SharedPolicy(World):
     def jvp(self, theta, directions):
         theta = self.parameters(theta)
         return torch.stack([torch.func.jvp(self.p, (theta,), (v,))[1] for v in directions])
+
+
+class Given(AnalyticWorld):
+    """Success rates and a jacobian as they are given; any kernel of that rank can be had."""
+
+    def __init__(self, p, jacobian):
+        self.p, self.jacobian = p, jacobian
+        self.masses = torch.full((len(p),), 1 / len(p), dtype=torch.float64)
+        self.groups = ("all",) * len(p)
+        self.num_parameters = jacobian.shape[1]
+
+    def success_and_jacobian(self, theta=None):
+        return self.p, self.jacobian
 
 
 class LinearPolicy(SharedPolicy):
@@ -133,6 +146,11 @@ def policy(request):
 def setting(policy):
     """The policy at its own theta, for the checks of the identities."""
     return Setting(policy, policy.theta, policy.p)
+
+
+@pytest.fixture(scope="session")
+def given_world():
+    return Given
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from passgrad.ascent.conflict_free import ConflictFreeDirection
 from passgrad.ascent.mixing import coefficients
 from passgrad.objectives import PassAtK
 from passgrad.worlds.bandit import TwoPointBandit
+from passgrad_book.experiments.checks import controls
 
 pytestmark = pytest.mark.statement("prop-no-fall", "cor-pcgrad-upgrad")
 
@@ -106,3 +107,9 @@ def test_where_the_gradients_oppose_each_other_exactly_nothing_moves():
     assert step.norm() < 1e-6 * gram.diagonal().max().sqrt()
     gradient = world.objective_gradient(theta, PassAtK(10))[1]
     assert gradient.norm() > 0.01
+
+
+def test_nothing_falls_in_the_bandits_where_the_gradients_conflict():
+    found = controls.first_order()
+    assert found.pop("conflicts") > 0
+    assert min(found.values()) > -1e-9, found
