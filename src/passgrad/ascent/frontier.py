@@ -88,35 +88,24 @@ def frontier(
 ) -> dict[str, DataFrame]:
     r"""The paths of the named methods from the same theta, exactly.
 
-    Parameters
-    ----------
-    methods
-        Names as of :func:`method`.
-    k
-        The order beside 1.
-    length
-        Each step has this length in the metric. Give it or ``step_size``, by which the steps of
-        the methods' own lengths are multiplied.
-    make_metric
-        Makes the metric that one method works with; plain gradients by default.
-    progress
-        Called with each method's name when its path is done.
+    A step costs the success rates and one ``World.vjp`` of two rows, three for a schedule; methods
+    share the first step.
 
-    Returns
-    -------
-    dict
-        ``"path"``, one row a method and step 0..T: J_1 and J_k before the step
+    :param methods: Names as of :func:`method`.
+    :param k: The order beside 1.
+    :param length: Each step has this length in the metric. Give it or ``step_size``, by which the
+        steps of the methods' own lengths are multiplied.
+    :param make_metric: Makes the metric that one method works with; plain gradients by default.
+    :param progress: Called with each method's name when its path is done.
+    :returns: ``"path"``, one row a method and step 0..T: J_1 and J_k before the step
         (``pass_at_1``, ``pass_at_k``), of each group too (``pass_at_1_<group>``, ...); the cosine
         and the norms of the two gradients; ``share``, that of ``lambda_k`` in the sum of the two
         absolute values (nan for a schedule between 1 and k); ``length`` of the step in the metric;
         the changes by this step, to first order and in fact (``predicted_1``, ``realised_1``,
         ``predicted_k``, ``realised_k``). In the last row what belongs to a step is nan.
         ``"prompts"``, one row a method and prompt: mass, group, p at the start and at the end.
-
-    A step costs the success rates and one ``World.vjp`` of two rows, three for a schedule; methods
-    share the first step. Raises UserError as :func:`method` does, for both or neither of ``length``
-    and ``step_size`` or one that is not positive, and where a step has no direction or leaves the
-    finite numbers.
+    :raises UserError: As :func:`method` does, for both or neither of ``length`` and ``step_size``
+        or one that is not positive, and where a step has no direction or leaves the finite numbers.
     """
     import pandas as pd
 
