@@ -65,6 +65,14 @@ class ConflictFreeDirection:
         gradients. By default they are those of the method.
     :raises UserError: For an unknown aggregator or one whose dependency is missing, and where a
         gradient is not finite.
+
+    >>> import passgrad as pg
+    >>> kept = pg.ConflictFreeDirection(10, aggregator="constrained")
+    >>> trace = pg.ascend(pg.TwoPointBandit(), (-2, -2), kept, step_size=1)
+    >>> trace.pass_at_k(1)
+    tensor([0.4789, 0.4790], dtype=torch.float64)
+    >>> kept.history[0].lambdas
+    tensor([7.0885, 1.0000], dtype=torch.float64)
     """
 
     def __init__(

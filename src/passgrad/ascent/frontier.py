@@ -106,6 +106,14 @@ def frontier(
         ``"prompts"``, one row a method and prompt: mass, group, p at the start and at the end.
     :raises UserError: As :func:`method` does, for both or neither of ``length`` and ``step_size``
         or one that is not positive, and where a step has no direction or leaves the finite numbers.
+
+    >>> import passgrad as pg
+    >>> methods = ["pass@k", "constrained"]
+    >>> tables = pg.frontier(pg.TwoPointBandit(), (-2, -2), methods, k=10, steps=2, length=0.1)
+    >>> tables["path"].query("step == 2")[["method", "pass_at_1", "pass_at_k"]].round(4)
+            method  pass_at_1  pass_at_k
+    2       pass@k     0.4759     0.8597
+    5  constrained     0.4790     0.8475
     """
     import pandas as pd
 

@@ -160,8 +160,9 @@ def _orders_of(objective: PassAtK | Mixture) -> tuple[list[Any], list[float]]:
 def estimator_table() -> DataFrame:
     """All estimators, one a row: coefficients, objective, bias, needs, source; cells in Markdown.
 
-    The columns "right" and "wrong" are A_+(c) and A_-(c), "samples" how many are needed, "graded"
-    whether rewards other than 0 and 1 are taken, "sum 0" whether the advantages are centred.
+    The columns "right" and "wrong" are ``A_+(c)`` and ``A_-(c)``, "samples" how many are needed,
+    "graded" whether rewards other than 0 and 1 are taken, "sum 0" whether the advantages are
+    centred.
     """
     import pandas as pd
 

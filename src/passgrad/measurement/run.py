@@ -140,6 +140,9 @@ def measure(
     :raises UserError: If ``out`` holds a measurement and ``resume`` is not set, or one with other
         settings; for a lack of memory or disk space; and for all that reading, sampling and
         estimation refuse.
+
+    >>> import passgrad as pg
+    >>> pg.measure("smollm2-135m", "conventions", out="conflict", samples=16)  # doctest: +SKIP
     """
     begun = time.perf_counter()
     size = StepSize.parse(step_size)
