@@ -157,7 +157,16 @@ def conflict(
 
     It costs one pass for the success rates, the world's :meth:`~World.gradient_products` for the
     gradients and one jvp along grad J_1 for the agreements; at most two gradients are held at
-    once. Raises UserError for an empty ``ks`` or a k below 1.
+    once.
+
+    :raises UserError: For an empty ``ks`` or a k below 1.
+
+    >>> import passgrad as pg
+    >>> curve = pg.conflict(pg.TwoPointBandit(), (-2, -2), ks=(1, 2, 10))
+    >>> curve.cosine
+    tensor([ 1.0000, -0.7397, -0.7746], dtype=torch.float64)
+    >>> round(curve.threshold, 4)
+    1.2364
     """
     orders = real_orders(ks)
     theta = world.parameters(theta)

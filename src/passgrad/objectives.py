@@ -46,7 +46,9 @@ class PassAtK:
     The weight is :math:`w_k(p) = k (1 - p)^{k - 1}` (paper, eq. 3).
     Both are computed through log(1 - p), so that f_k keeps its relative accuracy at small p,
     where 1 - (1 - p)^k would cancel. Any real k >= 1 is taken: what holds between the integers
-    is what a threshold in k means. Raises UserError for other k.
+    is what a threshold in k means.
+
+    :raises UserError: For other k.
 
     >>> PassAtK(10).value(torch.tensor([0.0, 0.1, 1.0], dtype=torch.float64))
     tensor([0.0000, 0.6513, 1.0000], dtype=torch.float64)

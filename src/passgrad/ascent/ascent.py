@@ -98,6 +98,13 @@ def ascend(
     :param progress: Told of every step.
     :raises UserError: For a negative number of steps, a step size that is not finite, and, naming
         the step, for parameters or success rates that cease to be finite.
+
+    >>> import passgrad as pg
+    >>> trace = pg.ascend(pg.TwoPointBandit(), (-2, -2), pg.PassAtK(10), step_size=5, steps=1)
+    >>> trace.pass_at_k(10)
+    tensor([0.8252, 0.9532], dtype=torch.float64)
+    >>> trace.pass_at_k(1)
+    tensor([0.4789, 0.4647], dtype=torch.float64)
     """
     if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 0:
         raise UserError(f"steps must be a whole number of at least 0, got {steps!r}")

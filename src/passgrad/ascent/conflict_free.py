@@ -48,29 +48,31 @@ class Surgery:
 class ConflictFreeDirection:
     r"""The combined step of a method of gradient surgery, as a direction of exact ascent.
 
-    Parameters
-    ----------
-    objective
-        What is ascended beside ``base``: an objective, or a number k for pass@k.
-    base
-        What is not to fall: pass@1 by default.
-    aggregator
-        A name in :data:`passgrad.ascent.mixing.AGGREGATORS`: ``"pcgrad"``, ``"upgrad"``,
-        ``"mgda"``, ``"cagrad"`` and others, or ``"constrained"``, which ascends ``objective`` with
-        as much of ``base`` as keeps ``base`` from falling to first order: the projection of the
-        gradient of ``objective`` on the half-space of such steps.
-    metric
-        Of the inner products and of the step (:mod:`passgrad.ascent.directions`): plain by
-        default. With :class:`~passgrad.ascent.directions.AdamMetric` or
-        :class:`~passgrad.ascent.directions.FisherMetric` it is steps along :math:`M^{-1} \nabla
-        J` that are combined, and conflict is conflict in that metric.
-    normalise
-        Divide the coefficients by their sum: the step is a weighted mean of the gradients. By
-        default they are those of the method.
-
     A step costs the success rates and one ``World.vjp`` of two rows. ``history`` keeps a
-    :class:`Surgery` for each step. Raises UserError for an unknown aggregator or one whose
-    dependency is missing, and where a gradient is not finite.
+    :class:`Surgery` for each step.
+
+    :param objective: What is ascended beside ``base``: an objective, or a number k for pass@k.
+    :param base: What is not to fall: pass@1 by default.
+    :param aggregator: A name in :data:`passgrad.ascent.mixing.AGGREGATORS`: ``"pcgrad"``,
+        ``"upgrad"``, ``"mgda"``, ``"cagrad"`` and others, or ``"constrained"``, which ascends
+        ``objective`` with as much of ``base`` as keeps ``base`` from falling to first order: the
+        projection of the gradient of ``objective`` on the half-space of such steps.
+    :param metric: Of the inner products and of the step (:mod:`passgrad.ascent.directions`): plain
+        by default. With :class:`~passgrad.ascent.directions.AdamMetric` or
+        :class:`~passgrad.ascent.directions.FisherMetric` it is steps along :math:`M^{-1} \nabla J`
+        that are combined, and conflict is conflict in that metric.
+    :param normalise: Divide the coefficients by their sum: the step is a weighted mean of the
+        gradients. By default they are those of the method.
+    :raises UserError: For an unknown aggregator or one whose dependency is missing, and where a
+        gradient is not finite.
+
+    >>> import passgrad as pg
+    >>> kept = pg.ConflictFreeDirection(10, aggregator="constrained")
+    >>> trace = pg.ascend(pg.TwoPointBandit(), (-2, -2), kept, step_size=1)
+    >>> trace.pass_at_k(1)
+    tensor([0.4789, 0.4790], dtype=torch.float64)
+    >>> kept.history[0].lambdas
+    tensor([7.0885, 1.0000], dtype=torch.float64)
     """
 
     def __init__(

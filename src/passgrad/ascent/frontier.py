@@ -90,35 +90,32 @@ def frontier(
 ) -> dict[str, DataFrame]:
     r"""The paths of the named methods from the same theta, exactly.
 
-    Parameters
-    ----------
-    methods
-        Names as of :func:`method`.
-    k
-        The order beside 1.
-    length
-        Each step has this length in the metric. Give it or ``step_size``, by which the steps of
-        the methods' own lengths are multiplied.
-    make_metric
-        Makes the metric that one method works with; plain gradients by default.
-    progress
-        Told of every step; the path of each method is a stage.
+    A step costs the success rates and one ``World.vjp`` of two rows, three for a schedule; methods
+    share the first step.
 
-    Returns
-    -------
-    dict
-        ``"path"``, one row a method and step 0..T: J_1 and J_k before the step
+    :param methods: Names as of :func:`method`.
+    :param k: The order beside 1.
+    :param length: Each step has this length in the metric. Give it or ``step_size``, by which the
+        steps of the methods' own lengths are multiplied.
+    :param make_metric: Makes the metric that one method works with; plain gradients by default.
+    :param progress: Told of every step; the path of each method is a stage.
+    :returns: ``"path"``, one row a method and step 0..T: J_1 and J_k before the step
         (``pass_at_1``, ``pass_at_k``), of each group too (``pass_at_1_<group>``, ...); the cosine
         and the norms of the two gradients; ``share``, that of ``lambda_k`` in the sum of the two
         absolute values (nan for a schedule between 1 and k); ``length`` of the step in the metric;
         the changes by this step, to first order and in fact (``predicted_1``, ``realised_1``,
         ``predicted_k``, ``realised_k``). In the last row what belongs to a step is nan.
         ``"prompts"``, one row a method and prompt: mass, group, p at the start and at the end.
+    :raises UserError: As :func:`method` does, for both or neither of ``length`` and ``step_size``
+        or one that is not positive, and where a step has no direction or leaves the finite numbers.
 
-    A step costs the success rates and one ``World.vjp`` of two rows, three for a schedule; methods
-    share the first step. Raises UserError as :func:`method` does, for both or neither of ``length``
-    and ``step_size`` or one that is not positive, and where a step has no direction or leaves the
-    finite numbers.
+    >>> import passgrad as pg
+    >>> methods = ["pass@k", "constrained"]
+    >>> tables = pg.frontier(pg.TwoPointBandit(), (-2, -2), methods, k=10, steps=2, length=0.1)
+    >>> tables["path"].query("step == 2")[["method", "pass_at_1", "pass_at_k"]].round(4)
+            method  pass_at_1  pass_at_k
+    2       pass@k     0.4759     0.8597
+    5  constrained     0.4790     0.8475
     """
     import pandas as pd
 

@@ -63,9 +63,9 @@ class Estimator(ABC):
 
     @abstractmethod
     def coefficients(self, n: int, ks: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A_+(c) and A_-(c) for c = 0..n: two (K, n + 1) float64 tables.
+        """``A_+(c)`` and ``A_-(c)`` for c = 0..n: two (K, n + 1) float64 tables.
 
-        A_+(0) and A_-(n) belong to no sample and are 0. The arguments are not checked.
+        ``A_+(0)`` and ``A_-(n)`` belong to no sample and are 0. The arguments are not checked.
         """
 
     def bias_factor(self, p: Any, n: int, k: GivenOrders = None) -> Tensor:
@@ -188,7 +188,7 @@ class Estimator(ABC):
         return plus, minus
 
     def payoff_steps(self, n: int, ks: Sequence[int]) -> Tensor:
-        """A_+(c + 1) - A_-(c) for c = 0..n - 1: (K, n)."""
+        """``A_+(c + 1) - A_-(c)`` for c = 0..n - 1: (K, n)."""
         plus, minus = self.tables(n, ks)
         return plus[:, 1:] - minus[:, :-1]
 

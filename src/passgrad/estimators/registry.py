@@ -78,27 +78,21 @@ def advantages(
 ) -> Tensor:
     r"""Advantages A with which :math:`\sum_i A_i \nabla \log \pi(y_i)` ascends an objective.
 
-    Parameters
-    ----------
-    rewards
-        (P, n): n samples for each of P prompts, 0 and 1 or graded.
-    k
-        An order gives (P, n); a sequence of K orders gives (K, P, n); a ``Mixture`` of ``PassAtK``
-        gives the (P, n) advantages of its gradient :math:`\sum_m c_m \nabla J_{k_m}`. Estimators
-        whose order is the number of samples, or that have none, need no k.
-    estimator
-        A name in ``ESTIMATORS``, or an :class:`Estimator` with options of your own.
-    weights
-        The coefficients c_m for a sequence of orders, any finite numbers: the result is then the
-        mixture, (P, n). Only unbiased estimators can be mixed, since others would bring a scale
-        of their own to each order.
-    out
-        Takes the result, in its shape and dtype: a large result costs less in memory that was
-        used before.
+    The dtype and device are those of floating rewards, else float64.
 
-    The dtype and device are those of floating rewards, else float64. Raises UserError for nan,
-    for fewer samples than the estimator needs, for rewards that were standardised within groups,
-    and for graded rewards where only 0 and 1 make sense.
+    :param rewards: (P, n): n samples for each of P prompts, 0 and 1 or graded.
+    :param k: An order gives (P, n); a sequence of K orders gives (K, P, n); a ``Mixture`` of
+        ``PassAtK`` gives the (P, n) advantages of its gradient :math:`\sum_m c_m \nabla J_{k_m}`.
+        Estimators whose order is the number of samples, or that have none, need no k.
+    :param estimator: A name in ``ESTIMATORS``, or an :class:`Estimator` with options of your own.
+    :param weights: The coefficients c_m for a sequence of orders, any finite numbers: the result is
+        then the mixture, (P, n). Only unbiased estimators can be mixed, since others would bring a
+        scale of their own to each order.
+    :param out: Takes the result, in its shape and dtype: a large result costs less in memory that
+        was used before.
+    :returns: (P, n), or (K, P, n) for a sequence of K orders without weights.
+    :raises UserError: For nan, for fewer samples than the estimator needs, for rewards that were
+        standardised within groups, and for graded rewards where only 0 and 1 make sense.
 
     >>> advantages([[1, 0, 0, 0], [1, 1, 0, 0]], k=2, estimator="pkpo-loo1")
     tensor([[0.5000, 0.0000, 0.0000, 0.0000],
@@ -166,8 +160,9 @@ def _orders_of(objective: PassAtK | Mixture) -> tuple[list[Any], list[float]]:
 def estimator_table() -> DataFrame:
     """All estimators, one a row: coefficients, objective, bias, needs, source; cells in Markdown.
 
-    The columns "right" and "wrong" are A_+(c) and A_-(c), "samples" how many are needed, "graded"
-    whether rewards other than 0 and 1 are taken, "sum 0" whether the advantages are centred.
+    The columns "right" and "wrong" are ``A_+(c)`` and ``A_-(c)``, "samples" how many are needed,
+    "graded" whether rewards other than 0 and 1 are taken, "sum 0" whether the advantages are
+    centred.
     """
     import pandas as pd
 

@@ -160,6 +160,9 @@ def load_model(
         differences.
     :raises UserError: For a name that is none of the three, weights in a format other than
         safetensors, or a hub that cannot be reached.
+
+    >>> import passgrad as pg
+    >>> model, tokenizer = pg.load_model("smollm2-135m")  # doctest: +SKIP
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM

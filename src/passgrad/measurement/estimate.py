@@ -167,35 +167,26 @@ def estimate_conflict(
 ) -> ConflictEstimate:
     r"""Estimate <grad J_k, grad J_1> by cross-fitting, with intervals at the orders ``ks``.
 
-    Parameters
-    ----------
-    samples
-        Rewards of n answers to each of M prompts, with their passes.
-    ks
-        Orders that get intervals, norms and cosines. The point estimate comes for every k that a
-        half allows (for 256 of them, if there are more), at no cost.
-    estimator
-        An unbiased one that takes k. The default uses k up to the size of a half.
-    prompts
-        "fixed": the gradients of these prompts, with their masses; the error is that of the
-        answers. "new": the gradients under the law that the prompts were drawn from; the error is
-        that of prompts and answers.
-    split
-        What the halves are halves of (:mod:`passgrad.measurement.crossfit`): "completions" for
-        fixed prompts, "prompts" (the default) or "completions" for new ones. Only "completions"
-        with new prompts needs products within prompts
-        (:class:`passgrad.measurement.samples.OwnProducts`).
-    seed, draws
-        Of the split, and of the random numbers behind the band.
-
     Passes, with J orders in ``ks`` that are not 1: 1 + J gradients of every answer and
     directional derivatives of every answer along 1 + J gradients; the orders other than 1 serve
     the intervals alone, and no gradient of the point estimate depends on how many k there are.
     All gradients of a half and the derivatives along them come from one call each, so that they
     can share their forward pass. Products within prompts cost the same again.
 
-    Raises UserError for an estimator that is biased, too few answers or prompts, a k beyond the
-    size of a half, and rewards other than 0 and 1.
+    :param samples: Rewards of n answers to each of M prompts, with their passes.
+    :param ks: Orders that get intervals, norms and cosines. The point estimate comes for every k
+        that a half allows (for 256 of them, if there are more), at no cost.
+    :param estimator: An unbiased one that takes k. The default uses k up to the size of a half.
+    :param prompts: "fixed": the gradients of these prompts, with their masses; the error is that of
+        the answers. "new": the gradients under the law that the prompts were drawn from; the error
+        is that of prompts and answers.
+    :param split: What the halves are halves of (:mod:`passgrad.measurement.crossfit`):
+        "completions" for fixed prompts, "prompts" (the default) or "completions" for new ones. Only
+        "completions" with new prompts needs products within prompts
+        (:class:`passgrad.measurement.samples.OwnProducts`).
+    :param seed, draws: Of the split, and of the random numbers behind the band.
+    :raises UserError: For an estimator that is biased, too few answers or prompts, a k beyond the
+        size of a half, and rewards other than 0 and 1.
     """
     chosen = _usable(estimator)
     check_level(level)

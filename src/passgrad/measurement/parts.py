@@ -142,30 +142,19 @@ def estimate_parts(
 ) -> PartsEstimate:
     """Estimate <grad J_k, P^-1 grad J_1> by part, with intervals.
 
-    Parameters
-    ----------
-    samples
-        Of a language model (:class:`passgrad.measurement.parted.ModelParts`) or of a world with
-        few parameters (:class:`passgrad.measurement.parted.ScoreParts`).
-    ks
-        Orders. Each one takes as long as the first: one is usual.
-    prompts
-        As in :func:`passgrad.measurement.estimate_conflict`, whose halves are taken with the same
-        seed: halves of answers for "fixed", of prompts for "new".
-    metrics
-        All are computed from the same gradients. "estimated" keeps a third of the samples apart
-        for all of them: then the plain parts are those of two thirds.
-    folds
-        Of the prompts of a half, at least 2.
-    batches
-        Minibatches behind the metric that is "estimated".
-    kept
-        Where the numbers of finished folds are kept.
-    progress
-        Told of one stage, of so many pieces of work.
-
-    Raises UserError as :func:`passgrad.measurement.estimate_conflict` does, for less than two
-    folds, and for a metric that lacks parameters.
+    :param samples: Of a language model (:class:`passgrad.measurement.parted.ModelParts`) or of a
+        world with few parameters (:class:`passgrad.measurement.parted.ScoreParts`).
+    :param ks: Orders. Each one takes as long as the first: one is usual.
+    :param prompts: As in :func:`passgrad.measurement.estimate_conflict`, whose halves are taken
+        with the same seed: halves of answers for "fixed", of prompts for "new".
+    :param metrics: All are computed from the same gradients. "estimated" keeps a third of the
+        samples apart for all of them: then the plain parts are those of two thirds.
+    :param folds: Of the prompts of a half, at least 2.
+    :param batches: Minibatches behind the metric that is "estimated".
+    :param kept: Where the numbers of finished folds are kept.
+    :param progress: Told of one stage, of so many pieces of work.
+    :raises UserError: As :func:`passgrad.measurement.estimate_conflict` does, for less than two
+        folds, and for a metric that lacks parameters.
     """
     chosen = get_estimator(estimator)
     rewards = samples.rewards

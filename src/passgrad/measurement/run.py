@@ -105,6 +105,9 @@ def measure(
         of memory or disk space; and for all that reading, sampling and estimation refuse.
 
     Under torchrun the work is shared by its processes; the first writes and speaks.
+
+    >>> import passgrad as pg
+    >>> pg.measure("smollm2-135m", "conventions", out="conflict", samples=16)  # doctest: +SKIP
     """
     groups = {
         "drawing": drawing, "judging": judging, "estimating": estimating, "step": step,

@@ -98,8 +98,13 @@ def sample_bandit(
     With ``num_prompts`` so many prompts are drawn from the world's masses, anew in each
     replication, and count alike; without it the world's own prompts and masses are taken.
     ``replications`` independent samples stand in an axis in front. The score of a right answer is
-    (1 - p) u and of a wrong one -p u, where p = sigmoid(u . theta). Raises UserError for counts
-    below 1.
+    (1 - p) u and of a wrong one -p u, where p = sigmoid(u . theta).
+
+    :raises UserError: For counts below 1.
+
+    >>> import passgrad as pg
+    >>> sample_bandit(pg.TwoPointBandit(), (-2, -2), num_samples=4).scores.shape
+    torch.Size([2, 4, 2])
     """
     for name, count in (
         ("num_samples", num_samples),

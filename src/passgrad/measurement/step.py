@@ -299,21 +299,16 @@ def predict_step(
 ) -> StepPrediction:
     """Predict the changes of pass@j, j in ``ks`` and 1 and k, by a step along grad J_k.
 
-    Parameters
-    ----------
-    samples
-        Of a language model (:class:`passgrad.measurement.step_samples.ModelSteps`) or of a world
-        with few parameters (:class:`passgrad.measurement.step_samples.ScoreSteps`).
-    along
-        k: the direction is the estimate of grad J_k from one half of the samples.
-    size
-        By default one point of pass@k, :class:`StepSize`.
-    prompts, estimator, seed
-        As in :func:`passgrad.measurement.estimate_conflict`.
-
     Passes over a language model: one gradient over half of the answers, two directional ones of
     first order over the other half, and for the second order about eight (forward mode over forward
-    mode). Raises UserError as :func:`step_derivatives`, and where no answer gives a gradient.
+    mode).
+
+    :param samples: Of a language model (:class:`passgrad.measurement.step_samples.ModelSteps`) or
+        of a world with few parameters (:class:`passgrad.measurement.step_samples.ScoreSteps`).
+    :param along: k: the direction is the estimate of grad J_k from one half of the samples.
+    :param size: By default one point of pass@k, :class:`StepSize`.
+    :param prompts, estimator, seed: As in :func:`passgrad.measurement.estimate_conflict`.
+    :raises UserError: As :func:`step_derivatives`, and where no answer gives a gradient.
     """
     check_level(level)
     derivatives = step_derivatives(

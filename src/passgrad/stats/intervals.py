@@ -140,9 +140,13 @@ def pass_at_k_interval(
     "score" is the interval of this module, with t quantiles of P - 1 degrees. "bootstrap" is the
     percentile bootstrap over prompts, for comparison: its length is 0 when all estimates are equal,
     and it is too short whenever nearly all are 1. Resampling the samples as well would turn the
-    estimate into the plug-in. Measured coverage: :func:`passgrad.stats.simulate_coverage`.
+    estimate into the plug-in. The first chapter of the book measures the coverage.
 
-    Raises UserError for fewer than two prompts and for k beyond the samples of a prompt.
+    :raises UserError: For fewer than two prompts and for k beyond the samples of a prompt.
+
+    >>> mean, low, high = pass_at_k_interval(10, [3, 0, 7, 10], 2)
+    >>> round(mean, 3), round(low, 3), round(high, 3)
+    (0.617, 0.119, 0.95)
     """
     check_level(level)
     check_prompts(prompts)
@@ -237,7 +241,12 @@ def pass_at_k_band(
 
     Score intervals as in :func:`pass_at_k_interval`, with the quantile of the largest studentised
     deviation over ``ks`` in place of the t quantile; ``seed`` and ``draws`` are of the random
-    numbers that give this quantile. Raises UserError as :func:`pass_at_k_interval`.
+    numbers that give this quantile.
+
+    :raises UserError: As :func:`pass_at_k_interval`.
+
+    >>> pass_at_k_band(10, [3, 0, 7, 10], (1, 2, 4)).low.round(3)
+    array([0.071, 0.096, 0.118])
     """
     check_level(level)
     check_prompts(prompts)

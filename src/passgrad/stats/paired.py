@@ -78,8 +78,8 @@ def paired_change(
     their correlation (Zou and Donner, 2008), so it keeps a length where both are near 1. With
     ``prompts="fixed"`` the two sides are independent, since their samples are.
 
-    Raises UserError for fewer than two prompts, counts that are not aligned and k beyond the
-    samples of a prompt.
+    :raises UserError: For fewer than two prompts, counts that are not aligned and k beyond the
+        samples of a prompt.
     """
     check_level(level)
     check_prompts(prompts)

@@ -52,9 +52,16 @@ class Bandit(AnalyticWorld):
 class TwoPointBandit(Bandit):
     """One easy prompt at s = -separation/2 and one hard prompt at s = +separation/2.
 
-    ``hard_fraction`` is the mass of the hard prompt, in (0, 1). Raises UserError for other values.
-    The paper's numbers belong to the defaults at theta = (-2, -2), which it does not print; they
-    follow from the weights that it prints.
+    ``hard_fraction`` is the mass of the hard prompt, in (0, 1). The paper's numbers belong to
+    the defaults at theta = (-2, -2), which it does not print; they follow from the weights that
+    it prints.
+
+    :raises UserError: For a separation that is not finite or a fraction outside (0, 1).
+
+    >>> import passgrad as pg
+    >>> world = pg.TwoPointBandit()
+    >>> world.groups, world.success((-2, -2))
+    (('easy', 'hard'), tensor([0.8581, 0.0998], dtype=torch.float64))
     """
 
     def __init__(self, separation: float = 0.2, hard_fraction: float = 0.5) -> None:
@@ -74,8 +81,15 @@ class GaussianBandit(Bandit):
     and their masses the label's probability times the node's normal weight. For integrands that
     are analytic in a strip around the real line, as all here are, the trapezoidal rule converges
     geometrically, and unlike Gauss-Hermite it does not spend its nodes far out in the tails.
-    The default is exact to rounding for features of ordinary slope (|theta_1| up to about 5).
-    Raises UserError for a fraction outside (0, 1) or fewer than 3 nodes.
+    The default is exact to rounding for features of ordinary slope (:math:`|\theta_1|` up to about
+    5).
+
+    :raises UserError: For a fraction outside (0, 1) or fewer than 3 nodes.
+
+    >>> import passgrad as pg
+    >>> world = pg.GaussianBandit()
+    >>> round(float(world.masses @ world.success((-2, -2))), 4)
+    0.5324
     """
 
     def __init__(

@@ -52,6 +52,11 @@ class LanguageWorld(World):
     :param memory_gib: What :meth:`kernel` may hold at once, in GiB.
     :raises UserError: For no prompts, a prompt whose tokens merge at a boundary (named), bad
         masses, or a model that gives other values packed than alone.
+
+    >>> import passgrad as pg
+    >>> model, tokenizer = pg.load_model("smollm2-135m")  # doctest: +SKIP
+    >>> prompts = [("", "The capital of France is", " Paris"), ("", "2 + 2 =", " 4")]
+    >>> pg.LanguageWorld(model, tokenizer, prompts).success()  # doctest: +SKIP
     """
 
     def __init__(

@@ -95,15 +95,13 @@ def simulate_coverage(
     each prompt. The truth is J_k of the law for ``prompts="new"`` and the mean of pass@k of the
     prompts drawn for "fixed".
 
-    Returns
-    -------
-    One row a method and k with ``truth`` (its mean), ``coverage``, the exact 95 % binomial interval
-    ``low``, ``high`` of the coverage, and ``width``, the median length of the interval. Methods:
-    "score" (:func:`passgrad.stats.pass_at_k_interval`), "normal" (estimate -+ t standard errors of
-    the sample), "bootstrap" (percentile, over prompts), and "band": one row, k = 0, that says how
-    often :func:`passgrad.stats.pass_at_k_band` holds the truth at all k at once.
-
-    Raises UserError for k beyond the samples and for an unknown method.
+    :returns: One row a method and k with ``truth`` (its mean), ``coverage``, the exact 95 %
+        binomial interval ``low``, ``high`` of the coverage, and ``width``, the median length of the
+        interval. Methods: "score" (:func:`passgrad.stats.pass_at_k_interval`), "normal" (estimate
+        -+ t standard errors of the sample), "bootstrap" (percentile, over prompts), and "band": one
+        row, k = 0, that says how often :func:`passgrad.stats.pass_at_k_band` holds the truth at all
+        k at once.
+    :raises UserError: For k beyond the samples and for an unknown method.
     """
     import pandas as pd
 

@@ -62,10 +62,8 @@ def _save(state: Mapping[str, Any]) -> None:
 def arguments(claim: Claim) -> list[str] | None:
     """The command as an argument list of this Python; None where the check alone is the run.
 
-    Raises
-    ------
-    UserError
-        For a command that is neither ``passgrad run``, ``passgrad verify`` nor ``pytest``.
+    :raises UserError: For a command that is neither ``passgrad run``, ``passgrad verify`` nor
+        ``pytest``.
     """
     words = claim.words
     if words[:2] == ["passgrad", "verify"]:
@@ -162,14 +160,9 @@ def reproduce(
 ) -> list[Outcome]:
     """Run the commands of the named claims, of all by default, and measure each claim after it.
 
-    Parameters
-    ----------
-    fresh
-        Run every command again, also those that are done.
-    say
-        Called with a line before and after each command.
-    run
-        Runs an argument list within so many seconds; returns what went wrong, or None.
+    :param fresh: Run every command again, also those that are done.
+    :param say: Called with a line before and after each command.
+    :param run: Runs an argument list within so many seconds; returns what went wrong, or None.
     """
     chosen = [one for one in load().select(ids) if one.verdict != "needs a GPU" or ids]
     commands = {one.command: one for one in chosen}
