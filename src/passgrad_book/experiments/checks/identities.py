@@ -29,8 +29,7 @@ def _worlds() -> list[Bandit]:
 
 def _success(world: Bandit, theta: Tensor) -> Tensor:
     """The rates written out, for autograd: nothing of the package's jacobian is used."""
-    sign = torch.tensor([1.0 if group == "hard" else -1.0 for group in world.groups])
-    return torch.sigmoid(sign * (world.features @ theta))
+    return torch.sigmoid(world.signed_features @ theta)
 
 
 def _gradient(world: Bandit, theta: tuple[float, float], k: float) -> Tensor:
