@@ -116,8 +116,7 @@ def sample_bandit(
     generator = torch.Generator().manual_seed(seed)
     copies = () if replications is None else (replications,)
     theta = world.parameters(theta)
-    sign = torch.tensor([1.0 if group == "hard" else -1.0 for group in world.groups])
-    u = sign.double()[:, None] * world.features
+    u = world.signed_features
     masses = world.masses
     if num_prompts is None:
         u = u.expand(*copies, *u.shape)

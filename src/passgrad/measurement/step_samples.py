@@ -93,8 +93,7 @@ def bandit_steps(
     """  # noqa: E501
     generator = torch.Generator().manual_seed(seed)
     at = world.parameters(theta)
-    sign = torch.tensor([1.0 if group == "hard" else -1.0 for group in world.groups])
-    u = (sign.double()[:, None] * world.features)[prompts]
+    u = world.signed_features[prompts]
     p = torch.sigmoid(u @ at)[..., None]
     uniform = torch.rand(*p.shape[:-1], num_samples, dtype=torch.float64, generator=generator)
     rewards = (uniform < p).double()

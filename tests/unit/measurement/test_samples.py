@@ -15,7 +15,7 @@ def test_scores_are_those_of_the_policy():
         for answer in (0.0, 1.0):
 
             def log_policy(theta, x=x, answer=answer):
-                p = torch.sigmoid(world._signed_features[x] @ theta)
+                p = torch.sigmoid(world.signed_features[x] @ theta)
                 return p.log() if answer == 1.0 else (1 - p).log()
 
             expected = torch.autograd.functional.jacobian(log_policy, THETA)

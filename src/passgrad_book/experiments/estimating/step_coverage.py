@@ -116,8 +116,7 @@ def _truth(
     slope = v @ jacobian.T
     # p = sigmoid(t) has p' = p (1 - p) t' and p'' = (1 - 2 p) p' t'.
     bend = (1 - 2 * p) / (p * (1 - p)) * slope.square()
-    sign = torch.tensor([1.0 if group == "hard" else -1.0 for group in world.groups]).double()
-    moved = torch.sigmoid((theta + eta * v) @ (sign[:, None] * world.features).T)
+    moved = torch.sigmoid((theta + eta * v) @ world.signed_features.T)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     for k in ks:
         objective = PassAtK(k)
