@@ -32,13 +32,12 @@ from passgrad.measurement.options import (
     Running,
     Stepping,
 )
-from passgrad.measurement.parted import ModelParts
-from passgrad.measurement.parts import PartsEstimate, estimate_parts
+from passgrad.measurement.parts import ModelParts, PartsEstimate, estimate_parts
 from passgrad.measurement.prompts import GivenPrompts, as_task, digest
 from passgrad.measurement.realised import TakenStep, verify_step
 from passgrad.measurement.record import record_of, remarks, write_tables
+from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepPrediction, StepSize, predict_step
-from passgrad.measurement.step_samples import ModelSteps
 from passgrad.measurement.store import Folder, Kept, StoredPasses, explained
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning

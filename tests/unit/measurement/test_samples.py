@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from passgrad.errors import UserError
-from passgrad.measurement import sample_bandit
+from passgrad.measurement import estimate_conflict, sample_bandit
+from passgrad.measurement.parts import estimate_parts
+from passgrad.measurement.samples import bandit_steps
+from passgrad.measurement.step import predict_step
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
 
 THETA = torch.tensor([-0.4, 0.7], dtype=torch.float64)
@@ -65,3 +70,25 @@ def test_refusals(name):
         sample_bandit(TwoPointBandit(), THETA, 3, **{name: 0})
     with pytest.raises(UserError, match="num_samples must be at least 1"):
         sample_bandit(TwoPointBandit(), THETA, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda samples: {"rewards": samples.rewards / 2}, "rewards must be 0 or 1"),
+        (lambda samples: {"masses": 2 * samples.masses}, "masses must be positive and add up to 1"),
+        (lambda samples: {"masses": samples.masses[:3]}, "12 prompts need as many masses"),
+    ],
+)
+@pytest.mark.parametrize("measured", [estimate_conflict, estimate_parts, predict_step])
+def test_all_that_is_measured_takes_the_same_samples(measured, change, message):
+    samples = bandit_steps(TwoPointBandit(), THETA, torch.arange(12) % 2, 8)
+    k = 2 if measured is predict_step else [2]
+    measured(samples, k)
+    with pytest.raises(UserError, match=message):
+        measured(replace(samples, **change(samples)), k)
+
+
+def test_a_step_needs_second_derivatives():
+    with pytest.raises(UserError, match="give hessians and theta"):
+        predict_step(sample_bandit(TwoPointBandit(), THETA, 8, num_prompts=12), 2)

@@ -10,8 +10,9 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement.crossfit import split_halves
+from passgrad.measurement.samples import bandit_steps
+from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepSize, predict_step, step_derivatives
-from passgrad.measurement.step_samples import ModelSteps, bandit_steps
 from passgrad.worlds.bandit import GaussianBandit
 from passgrad_book.experiments.estimating.step_coverage import simulate_step_coverage
 
@@ -140,7 +141,7 @@ def test_the_verdict_and_the_table():
     assert "second order" not in made.at(StepSize(0.01)).verdict
 
 
-def test_a_language_model(tiny_model, tmp_path):
+def test_a_language_model(tiny_model, tmp_path, shown):
     """Through passes, in either method; the second time from the folder, without a pass."""
     prompts = [[1, 2, 3], [4, 5], [6, 7, 8], [9]]
     drawn = [[[1], [2], [1], [3], [2, 2], [1]]] * 4
@@ -155,12 +156,12 @@ def test_a_language_model(tiny_model, tmp_path):
     assert float(found[0].origin) == pytest.approx(
         float(passes.layout.flatten(passes.model).norm())
     )
-    done = []
-    steps = ModelSteps(passes, tmp_path, done.append)
+    shown.stage("a step", 2)
+    steps = ModelSteps(passes, tmp_path, shown)
     passes.gradient = passes.directional = passes.logprobs = None
     again = step_derivatives(steps, 2, [1, 2], prompts="fixed")
     assert torch.equal(again.second, found[0].second)
-    assert done == [1, 1]
+    assert shown.stages == [["a step", 2, 2]]
 
 
 def test_refusals():
