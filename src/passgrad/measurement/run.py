@@ -106,11 +106,7 @@ def measure(
 
     Under torchrun the work is shared by its processes; the first writes and speaks.
     """
-    groups = {
-        "drawing": drawing, "judging": judging, "estimating": estimating, "step": step,
-        "running": running,
-    }  # fmt: skip
-    chosen = Options.sort(groups, options)
+    chosen = Options.sort(options, drawing, judging, estimating, step, running)
     with processes() as group:
         work = _plan(model, prompts, Path(out), chosen, group)
         if work.given is None:
@@ -175,7 +171,7 @@ def _plan(
     """Read what is given, refuse what cannot be measured, and claim the folder."""
     begun, doubts = time.perf_counter(), list[str]()
     drawing, estimating = options.drawing, options.estimating
-    show = options.running.progress if group.is_main else Silent()
+    show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
     group.from_main(lambda: resolve(model))  # fetched once

@@ -97,9 +97,21 @@ def test_sizes_of_a_step():
     np.testing.assert_allclose(eta.total, eta.first + eta.second)
     assert StepSize.parse("length=1e-5") == StepSize(1e-5, "length")
     assert StepSize.parse("2") == StepSize(2.0, "points")
-    for text in ("much", "0", "inf", "metres=3", "eta="):
-        with pytest.raises(UserError):
-            StepSize.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("much", "'much' is no size of a step: give points=1"),
+        ("eta=", "'eta=' is no size of a step"),
+        ("0", "must be finite and positive, got 0.0"),
+        ("inf", "must be finite and positive, got inf"),
+        ("metres=3", "a step is given in points, length or eta, not in 'metres'"),
+    ],
+)
+def test_a_text_that_is_no_size_says_what_is_wrong(text, message):
+    with pytest.raises(UserError, match=message):
+        StepSize.parse(text)
 
 
 def test_a_slope_that_is_not_known_gives_a_short_step():
@@ -133,7 +145,7 @@ def test_the_verdict_and_the_table():
     assert "second order" not in made.at(StepSize(0.01)).verdict
 
 
-def test_a_language_model(tiny_model, tmp_path):
+def test_a_language_model(tiny_model, tmp_path, shown):
     """Through passes, in either method; the second time from the folder, without a pass."""
     prompts = [[1, 2, 3], [4, 5], [6, 7, 8], [9]]
     drawn = [[[1], [2], [1], [3], [2, 2], [1]]] * 4
@@ -148,12 +160,12 @@ def test_a_language_model(tiny_model, tmp_path):
     assert float(found[0].origin) == pytest.approx(
         float(passes.layout.flatten(passes.model).norm())
     )
-    done = []
-    steps = ModelSteps(passes, tmp_path, done.append)
+    shown.stage("a step", 2)
+    steps = ModelSteps(passes, tmp_path, shown)
     passes.gradient = passes.directional = passes.logprobs = None
     again = step_derivatives(steps, 2, [1, 2], prompts="fixed")
     assert torch.equal(again.second, found[0].second)
-    assert done == [1, 1]
+    assert shown.stages == [["a step", 2, 2]]
 
 
 def test_refusals():
