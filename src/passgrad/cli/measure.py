@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from passgrad.errors import UserError
+from passgrad.orders import Orders
 
 if TYPE_CHECKING:
     from passgrad.measurement.options import Options
@@ -231,11 +231,6 @@ def _run(model: str, prompts: str | None, out: Path, asked: Options) -> None:
     typer.echo(str(out / "report.html"))
 
 
-def orders(text: str | None) -> list[int] | None:
+def orders(text: str | None) -> Orders | None:
     """The orders of ``--ks``."""
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--ks {text!r} is not a list of whole numbers such as 1,2,8") from None
+    return None if text is None else Orders.parse(text, "--ks")

@@ -18,6 +18,7 @@ from passgrad.measurement.crossfit import Half, Split, check_orders, order_advan
 from passgrad.measurement.metric import PLAIN, Metric, shrunk
 from passgrad.measurement.parted import PartedGradients
 from passgrad.measurement.store import Kept
+from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
 
 _CHUNK = 2**20  # numbers that are multiplied in float64 at a time
@@ -27,7 +28,7 @@ _CHUNK = 2**20  # numbers that are multiplied in float64 at a time
 class PartTerms:
     """Estimates and influences by part, replications in axes "..."."""
 
-    orders: tuple[int, ...]
+    orders: Orders
     """1, and the others."""
     inner: Tensor
     """(S, J, ..., P)."""
@@ -39,7 +40,7 @@ class PartTerms:
 
 def part_terms(
     samples: PartedGradients,
-    ks: Iterable[int],
+    ks: int | Iterable[int],
     estimator: Estimator,
     split: Split,
     *,
@@ -62,7 +63,7 @@ def part_terms(
     kept = kept or Kept()
     rewards, masses = samples.rewards.double(), samples.masses.double()
     shape = (rewards.shape[-2], rewards.shape[-1])
-    orders = (1, *(k for k in sorted(set(ks)) if k != 1))
+    orders = Orders.of(ks).with_one()
     apart, rest = _apart(shape, split, seed, wanted="estimated" in metrics)
     halves = _halves(rest, split, seed)
     check_orders(orders, halves, split, estimator)

@@ -16,6 +16,7 @@ from passgrad import provenance
 from passgrad.lm.rollouts import Rollouts
 from passgrad.measurement.estimate import ConflictEstimate
 from passgrad.measurement.parts import PartsEstimate
+from passgrad.measurement.realised import TakenStep
 from passgrad.measurement.step import StepPrediction
 from passgrad.measurement.store import Folder
 from passgrad.rollouts.same_law import LawComparison
@@ -31,7 +32,7 @@ FEW = 5.0
 
 def record_of(
     estimate: ConflictEstimate,
-    step: StepPrediction | None,
+    step: StepPrediction | TakenStep | None,
     settings: Mapping[str, Any],
     remarks: Sequence[str],
     incidents: Sequence[Mapping[str, Any]],
@@ -65,7 +66,7 @@ def write_tables(
     folder: Folder,
     estimate: ConflictEstimate,
     parts: PartsEstimate | None,
-    step: StepPrediction | None,
+    step: StepPrediction | TakenStep | None,
     rollouts: Rollouts,
     record: Mapping[str, Any],
 ) -> None:

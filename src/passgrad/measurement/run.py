@@ -35,11 +35,11 @@ from passgrad.measurement.options import (
 from passgrad.measurement.parted import ModelParts
 from passgrad.measurement.parts import PartsEstimate, estimate_parts
 from passgrad.measurement.prompts import GivenPrompts, as_task, digest
+from passgrad.measurement.realised import TakenStep, verify_step
 from passgrad.measurement.record import record_of, remarks, write_tables
 from passgrad.measurement.step import StepPrediction, StepSize, predict_step
 from passgrad.measurement.step_samples import ModelSteps
 from passgrad.measurement.store import Folder, Kept, StoredPasses, explained
-from passgrad.measurement.verify import verify_step
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
 from passgrad.rollouts.foreign_rollouts import read_foreign
@@ -60,7 +60,7 @@ class Measurement:
     estimate: ConflictEstimate
     parts: PartsEstimate | None
     """The product at the chosen order by layer and group."""
-    step: StepPrediction | None
+    step: StepPrediction | TakenStep | None
     """What a step along the gradient of the chosen order would do, or did."""
     rollouts: Rollouts
     remarks: tuple[str, ...]
@@ -158,7 +158,7 @@ class _Work:
     passes: DistributedPasses = field(init=False)
     estimate: ConflictEstimate = field(init=False)
     parts: PartsEstimate | None = None
-    step: StepPrediction | None = None
+    step: StepPrediction | TakenStep | None = None
 
 
 def _plan(
@@ -372,7 +372,7 @@ def _step(work: _Work) -> None:
     along = chosen_order(work.estimate, n // 4 if fixed else n // 2)
     work.show.stage(f"a step along the gradient of pass@{along}", 2)
     try:
-        work.step = predict_step(
+        prediction = predict_step(
             steps, along, work.orders, size=stepping.size, estimator=estimating.estimator,
             prompts=estimating.reading, level=estimating.level, seed=work.options.drawing.seed,
         )  # fmt: skip
@@ -380,13 +380,15 @@ def _step(work: _Work) -> None:
         if stepping.verify_step or isinstance(error, RemoteError):
             raise
         work.doubts.append(f"No step is predicted: {error}.")
-    if stepping.verify_step and work.step and work.task:
+        return
+    work.step = prediction
+    if stepping.verify_step and work.task:
         drawing = work.options.drawing
         realised = verify_step(
-            work.step, steps, work.model, work.task, work.folder.path, num_samples=n,
+            prediction, steps, work.model, work.task, work.folder.path, num_samples=n,
             engine=drawing.engine, law=Sampling(seed=drawing.seed), progress=work.show,
         )  # fmt: skip
-        work.step = work.step.with_realised(realised)
+        work.step = TakenStep(prediction, realised)
 
 
 def _write(work: _Work) -> Measurement:

@@ -11,9 +11,11 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from passgrad.stats.interval import Interval
 from passgrad.stats.intervals import correlation_of, simultaneous_critical
 
 Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 def standard_error(influence: ArrayLike) -> Array:
@@ -37,6 +39,11 @@ def degrees_of_freedom(influence: ArrayLike) -> Array:
     # Influences of one prompt each are deviations from a mean, which takes one away.
     centred = np.shape(influence)[-1] == 1
     return np.clip(raw, 1, max(parts.shape[-1] - 1, 1) if centred else None)
+
+
+def interval(estimate: Array, influence: ArrayLike, level: float) -> Interval:
+    """The estimates (K, ...) with their standard errors and :func:`intervals`."""
+    return Interval(estimate, standard_error(influence), *intervals(estimate, influence, level))
 
 
 def intervals(estimate: ArrayLike, influence: ArrayLike, level: float) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from passgrad.stats import laws
-from passgrad.stats.tally import Tally, orders, tally
+from passgrad.stats.tally import Tally, order_array, tally
 from passgrad.stats.variance import pass_at_k_covariance_estimate
 
 
@@ -57,7 +57,7 @@ def variance_components(
     ``num_samples`` is a number or (P,), ``num_correct`` (P,), ``ks`` one or several orders.
     Raises UserError for fewer than two prompts and for k beyond the samples of a prompt.
     """
-    counts, wanted = tally(num_samples, num_correct), orders(ks)
+    counts, wanted = tally(num_samples, num_correct), order_array(ks)
     values = counts.values(wanted)
     total = np.diagonal(counts.covariance(values)).copy()
     free = laws.free_law(counts)

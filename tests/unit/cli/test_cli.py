@@ -147,5 +147,5 @@ def test_a_fault_of_the_package_is_not_hidden(monkeypatch):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(doctor, "checks", fail)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="a bug"):
         cli.main(["doctor"])

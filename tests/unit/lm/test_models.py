@@ -308,7 +308,7 @@ def test_code_that_comes_with_a_model_is_not_run(tiny_folder, tmp_path):
     config["auto_map"] = {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}
     (tiny_folder / "config.json").write_text(json.dumps(config))
     (tiny_folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="contains custom code which must be executed"):
         load_model(tiny_folder)
     assert not (tmp_path / "ran").exists()
 

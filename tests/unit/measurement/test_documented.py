@@ -7,9 +7,9 @@ import torch
 from passgrad.measurement import estimate_conflict, sample_bandit
 from passgrad.measurement.parted import ScoreParts
 from passgrad.measurement.parts import estimate_parts
+from passgrad.measurement.realised import TakenStep, realised_from_counts
 from passgrad.measurement.step import predict_step
 from passgrad.measurement.step_samples import bandit_steps
-from passgrad.measurement.verify import realised_from_counts
 from passgrad.rollouts.foreign_logs import PLAIN
 from passgrad.tasks.prompt_files import COLUMNS
 from passgrad.worlds.bandit import TwoPointBandit
@@ -42,7 +42,7 @@ def test_columns_of_parts_and_step(root):
     world = TwoPointBandit(separation=0.2, hard_fraction=0.5)
     steps = bandit_steps(world, [1.0, 1.0], torch.arange(20) % 2, 16)
     step = predict_step(steps, 2, [1, 2])
-    taken = step.with_realised(realised_from_counts([3] * 10, [5] * 10, 16, [1, 2]))
+    taken = TakenStep(step, realised_from_counts([3] * 10, [5] * 10, 16, [1, 2]))
     heading = "`step.parquet`, a step along the gradient of one order, `--step-size`:"
     assert set(documented(root, heading)) == set(taken.to_frame().columns)
     parts = estimate_parts(ScoreParts(steps.rewards, steps.scores, steps.masses), 2, folds=2)

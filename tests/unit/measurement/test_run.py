@@ -104,7 +104,7 @@ def test_the_report_shows_what_was_measured(made):
     assert content.prompts[0].right == "a"
     total = sum(row.contribution for row in content.prompts)
     assert total == pytest.approx(made[0].estimate.inner_product[1])
-    layers = sum(row.inner_product for row in content.layers if row.kind == "layer")
+    layers = sum(row.product.value for row in content.layers if row.kind == "layer")
     assert layers == pytest.approx(total)
     assert [row.k for row in content.step] == [1, 2, 4]
     assert content.step_verdict == made[0].record["step"]
