@@ -17,6 +17,7 @@ from passgrad.errors import UserError
 from passgrad.estimators import get_estimator
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.measurement.step import StepSize
+from passgrad.orders import Orders
 from passgrad.progress import Progress
 from passgrad.rollouts.sampling import Engine, check_engine
 from passgrad.stats.binomial import check_level
@@ -87,8 +88,9 @@ class Estimating:
         two, an unknown estimator, and a level outside (0, 1).
     """
 
-    ks: Iterable[int] | None = None
-    """Orders with intervals, kept sorted; None is powers of two up to n / 2."""
+    ks: int | Iterable[int] | None = None
+    """Orders with intervals, kept as :class:`passgrad.orders.Orders`; None is powers of two up to
+    n / 2."""
     reading: Prompts = "new"
     """Whether the prompts stand for others like them ("new") or for themselves ("fixed")."""
     estimator: str = "pkpo-loo1"
@@ -104,7 +106,7 @@ class Estimating:
 
     def __post_init__(self) -> None:
         if self.ks is not None:
-            object.__setattr__(self, "ks", _orders(self.ks))
+            object.__setattr__(self, "ks", Orders.of(self.ks))
         check_prompts(self.reading)
         get_estimator(self.estimator)
         check_level(self.level)
@@ -227,16 +229,6 @@ def _unknown(name: str) -> str:
     if close:
         return f"measure has no option {name!r}: did you mean {close[0]!r}?"
     return f"measure has no option {name!r}; the options are {', '.join(names)}"
-
-
-def _orders(ks: Iterable[int]) -> tuple[int, ...]:
-    orders = tuple(sorted({ks} if isinstance(ks, int) else set(ks)))
-    if not orders:
-        raise UserError("ks is empty: name at least one k")
-    for k in orders:
-        if isinstance(k, bool) or k != int(k) or k < 1:
-            raise UserError(f"k must be a whole number of at least 1, got {k!r}")
-    return orders
 
 
 def _check_count(name: str, value: int) -> None:

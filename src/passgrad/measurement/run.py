@@ -40,6 +40,7 @@ from passgrad.measurement.record import record_of, remarks, write_tables
 from passgrad.measurement.step import StepPrediction, StepSize, predict_step
 from passgrad.measurement.step_samples import ModelSteps
 from passgrad.measurement.store import Folder, Kept, StoredPasses, explained
+from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
 from passgrad.rollouts.foreign_rollouts import read_foreign
@@ -147,7 +148,7 @@ class _Work:
     given: Rollouts | None
     """Rollouts drawn elsewhere."""
     num_samples: int
-    orders: list[int]
+    orders: Orders
     settings: dict[str, Any]
     """The content of ``settings.json``."""
     doubts: list[str]
@@ -184,7 +185,7 @@ def _plan(
     if source is None:
         raise UserError("neither prompts nor rollouts are given: name one of them")
     n = given.num_samples if given else drawing.samples
-    orders = default_ks(n) if estimating.ks is None else list(estimating.ks)
+    orders = Orders.of(default_ks(n) if estimating.ks is None else estimating.ks)
     check_plan(
         len(source), n, orders, estimator=estimating.estimator, prompts=estimating.reading,
         level=estimating.level,
@@ -213,7 +214,7 @@ def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: P
 
 
 def _settings(
-    model: str | Path, task: Task | None, num_samples: int, orders: list[int], options: Options
+    model: str | Path, task: Task | None, num_samples: int, orders: Orders, options: Options
 ) -> dict[str, Any]:
     """All that the numbers depend on."""
     drawing, estimating = options.drawing, options.estimating
@@ -225,7 +226,7 @@ def _settings(
         "rollouts": None if path is None else path.name,
         "rollouts_digest": None if path is None else _file_digest(path),
         "samples": num_samples,
-        "ks": orders,
+        "ks": list(orders),
         "engine": drawing.engine if path is None else None,
         "sampling": asdict(Sampling(seed=drawing.seed)) if path is None else None,
         "reading": estimating.reading,
@@ -339,7 +340,7 @@ def _estimate(work: _Work) -> None:
     """The products at all orders, with intervals."""
     estimating = work.options.estimating
     # Two halves, each with a gradient and its derivatives for every order and for order 1.
-    work.show.stage("gradients and derivatives along them", 2 * len({1, *work.orders}))
+    work.show.stage("gradients and derivatives along them", 2 * len(work.orders.with_one()))
     passes = StoredPasses(work.passes, work.folder.passes, work.show, work.group)
     work.estimate = estimate_conflict(
         passes, work.orders, estimator=estimating.estimator, prompts=estimating.reading,
