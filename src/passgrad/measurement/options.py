@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from passgrad.errors import UserError
 from passgrad.estimators import get_estimator
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.measurement.step import StepSize
-from passgrad.progress import Progress, Silent
+from passgrad.orders import Orders
+from passgrad.progress import Progress
 from passgrad.rollouts.sampling import Engine, check_engine
 from passgrad.stats.binomial import check_level
 from passgrad.stats.intervals import Prompts, check_prompts
@@ -87,8 +88,9 @@ class Estimating:
         two, an unknown estimator, and a level outside (0, 1).
     """
 
-    ks: Iterable[int] | None = None
-    """Orders with intervals, kept sorted; None is powers of two up to n / 2."""
+    ks: int | Iterable[int] | None = None
+    """Orders with intervals, kept as :class:`passgrad.orders.Orders`; None is powers of two up to
+    n / 2."""
     reading: Prompts = "new"
     """Whether the prompts stand for others like them ("new") or for themselves ("fixed")."""
     estimator: str = "pkpo-loo1"
@@ -104,7 +106,7 @@ class Estimating:
 
     def __post_init__(self) -> None:
         if self.ks is not None:
-            object.__setattr__(self, "ks", _orders(self.ks))
+            object.__setattr__(self, "ks", Orders.of(self.ks))
         check_prompts(self.reading)
         get_estimator(self.estimator)
         check_level(self.level)
@@ -118,7 +120,7 @@ class Stepping:
     :raises UserError: For a size in no known unit, or not positive.
     """
 
-    step_size: StepSize | str = field(default_factory=StepSize)
+    step_size: StepSize | str = "points=1"
     """How long it is; text goes through :meth:`passgrad.measurement.step.StepSize.parse`."""
     verify_step: bool = False
     """Take the step, and draw as many completions again before and after it."""
@@ -146,7 +148,7 @@ class Running:
     resume: bool = False
     """Go on with what the folder holds; completions and passes that are there are not made
     again."""
-    progress: Progress = field(default_factory=Silent)
+    progress: Progress | None = None
     """Told what is being done."""
 
     def __post_init__(self) -> None:
@@ -164,11 +166,17 @@ class Options:
     running: Running
 
     @classmethod
-    def sort(cls, groups: Mapping[str, Any], flat: Mapping[str, Any]) -> Options:
+    def sort(
+        cls,
+        flat: Mapping[str, Any],
+        drawing: Drawing | None = None,
+        judging: Judging | None = None,
+        estimating: Estimating | None = None,
+        step: Stepping | StepSize | bool | None = True,
+        running: Running | None = None,
+    ) -> Options:
         """The groups that are given, and the others from the keywords that are fields of theirs.
 
-        :param groups: By the names of the fields here; None is a group that is not given, and
-            ``step`` may be a size, or whether there is one.
         :raises UserError: For a keyword that is no field, one whose group is given too, and a group
             of another type.
         """
@@ -177,7 +185,16 @@ class Options:
             if name not in _OWNER:
                 raise UserError(_unknown(name))
             own[_OWNER[name]][name] = value
-        return cls(**{name: _group(name, groups[name], own[name]) for name in _GROUPS})
+        if isinstance(step, StepSize):
+            step = Stepping(step_size=step)
+        wanted = bool(step) or own["step"].get("verify_step", False)
+        return cls(
+            _group("drawing", drawing, own),
+            _group("judging", judging, own),
+            _group("estimating", estimating, own),
+            _group("step", None if step is True or not step else step, own) if wanted else None,
+            _group("running", running, own),
+        )
 
 
 _GROUPS: dict[str, type] = {
@@ -190,22 +207,15 @@ _GROUPS: dict[str, type] = {
 _OWNER = {part.name: group for group, kind in _GROUPS.items() for part in fields(kind)}
 
 
-def _group(name: str, given: Any, own: Mapping[str, Any]) -> Any:
+def _group(name: str, given: Any, flat: Mapping[str, Mapping[str, Any]]) -> Any:
     """One group, from an object or from keywords."""
     kind = _GROUPS[name]
-    if name == "step":
-        if isinstance(given, StepSize):
-            given = Stepping(step_size=given)
-        elif given is None or isinstance(given, bool):
-            if not given and not own.get("verify_step"):
-                return None
-            given = None
     if given is None:
-        return kind(**own)
+        return kind(**flat[name])
     if not isinstance(given, kind):
         raise UserError(f"{name} is {given!r}; give {name}={kind.__name__}(...)")
-    if own:
-        keyword = next(iter(own))
+    if flat[name]:
+        keyword = next(iter(flat[name]))
         raise UserError(
             f"{keyword} is given by itself and {name} as a group: "
             f"write {name}={kind.__name__}({keyword}=...)"
@@ -219,16 +229,6 @@ def _unknown(name: str) -> str:
     if close:
         return f"measure has no option {name!r}: did you mean {close[0]!r}?"
     return f"measure has no option {name!r}; the options are {', '.join(names)}"
-
-
-def _orders(ks: Iterable[int]) -> tuple[int, ...]:
-    orders = tuple(sorted({ks} if isinstance(ks, int) else set(ks)))
-    if not orders:
-        raise UserError("ks is empty: name at least one k")
-    for k in orders:
-        if isinstance(k, bool) or k != int(k) or k < 1:
-            raise UserError(f"k must be a whole number of at least 1, got {k!r}")
-    return orders
 
 
 def _check_count(name: str, value: int) -> None:

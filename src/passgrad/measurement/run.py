@@ -39,6 +39,7 @@ from passgrad.measurement.record import record_of, remarks, write_tables
 from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepPrediction, StepSize, predict_step
 from passgrad.measurement.store import Folder, Kept, StoredPasses, explained
+from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
 from passgrad.rollouts.foreign_rollouts import read_foreign
@@ -108,11 +109,7 @@ def measure(
     >>> import passgrad as pg
     >>> pg.measure("smollm2-135m", "conventions", out="conflict", samples=16)  # doctest: +SKIP
     """
-    groups = {
-        "drawing": drawing, "judging": judging, "estimating": estimating, "step": step,
-        "running": running,
-    }  # fmt: skip
-    chosen = Options.sort(groups, options)
+    chosen = Options.sort(options, drawing, judging, estimating, step, running)
     with processes() as group:
         work = _plan(model, prompts, Path(out), chosen, group)
         if work.given is None:
@@ -153,7 +150,7 @@ class _Work:
     given: Rollouts | None
     """Rollouts drawn elsewhere."""
     num_samples: int
-    orders: list[int]
+    orders: Orders
     settings: dict[str, Any]
     """The content of ``settings.json``."""
     doubts: list[str]
@@ -177,7 +174,7 @@ def _plan(
     """Read what is given, refuse what cannot be measured, and claim the folder."""
     begun, doubts = time.perf_counter(), list[str]()
     drawing, estimating = options.drawing, options.estimating
-    show = options.running.progress if group.is_main else Silent()
+    show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
     group.from_main(lambda: resolve(model))  # fetched once
@@ -190,7 +187,7 @@ def _plan(
     if source is None:
         raise UserError("neither prompts nor rollouts are given: name one of them")
     n = given.num_samples if given else drawing.samples
-    orders = default_ks(n) if estimating.ks is None else list(estimating.ks)
+    orders = Orders.of(default_ks(n) if estimating.ks is None else estimating.ks)
     check_plan(
         len(source), n, orders, estimator=estimating.estimator, prompts=estimating.reading,
         level=estimating.level,
@@ -219,7 +216,7 @@ def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: P
 
 
 def _settings(
-    model: str | Path, task: Task | None, num_samples: int, orders: list[int], options: Options
+    model: str | Path, task: Task | None, num_samples: int, orders: Orders, options: Options
 ) -> dict[str, Any]:
     """All that the numbers depend on."""
     drawing, estimating = options.drawing, options.estimating
@@ -231,7 +228,7 @@ def _settings(
         "rollouts": None if path is None else path.name,
         "rollouts_digest": None if path is None else _file_digest(path),
         "samples": num_samples,
-        "ks": orders,
+        "ks": list(orders),
         "engine": drawing.engine if path is None else None,
         "sampling": asdict(Sampling(seed=drawing.seed)) if path is None else None,
         "reading": estimating.reading,
@@ -345,7 +342,7 @@ def _estimate(work: _Work) -> None:
     """The products at all orders, with intervals."""
     estimating = work.options.estimating
     # Two halves, each with a gradient and its derivatives for every order and for order 1.
-    work.show.stage("gradients and derivatives along them", 2 * len({1, *work.orders}))
+    work.show.stage("gradients and derivatives along them", 2 * len(work.orders.with_one()))
     passes = StoredPasses(work.passes, work.folder.passes, work.show, work.group)
     work.estimate = estimate_conflict(
         passes, work.orders, estimator=estimating.estimator, prompts=estimating.reading,

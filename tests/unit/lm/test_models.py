@@ -110,15 +110,16 @@ def test_fetch_unpacks_once(index, cache):
         (lambda place: forge(place, gguf_sha256="0"), "unpacked from another file"),
     ],
 )
-def test_a_damaged_copy_is_found_and_mended(index, damage, problem, capsys):
+def test_a_damaged_copy_is_found_and_mended(index, damage, problem, shown):
     place = fetch("tiny")
     damage(place)
     [found] = check("tiny")
     assert problem in found
-    fetch("tiny", progress=True)
+    fetch("tiny", progress=shown)
     assert check("tiny") == []
     assert index.readers == 2
-    assert "incomplete or damaged" in capsys.readouterr().err
+    assert "incomplete or damaged" in shown.notes[0]
+    assert [stage[0].split()[0] for stage in shown.stages] == ["downloading", "unpacking,"]
 
 
 def forge(place, **changes):

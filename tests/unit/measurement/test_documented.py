@@ -1,10 +1,12 @@
 """The tables of the reference page name the columns that there are."""
 
+import dataclasses
 import re
 
 import torch
 
 from passgrad.measurement import estimate_conflict, sample_bandit
+from passgrad.measurement.options import Drawing, Estimating, Judging, Running, Stepping
 from passgrad.measurement.parts import estimate_parts
 from passgrad.measurement.realised import TakenStep, realised_from_counts
 from passgrad.measurement.samples import bandit_steps
@@ -47,6 +49,16 @@ def test_columns_of_parts_and_step(root):
     parts = estimate_parts(steps, 2, folds=2)
     heading = "`parts.parquet`, at the k with the most negative product in units of its error:"
     assert set(documented(root, heading)) == set(parts.to_frame().columns)
+
+
+def test_options_of_the_groups(root):
+    text = (root / "book" / "measure.md").read_text().split("\n| group | options |\n", 1)[1]
+    rows = [re.findall(r"`([^`]+)`", line) for line in text.splitlines()[1:6]]
+    kinds = {"drawing": Drawing, "judging": Judging, "estimating": Estimating}
+    kinds |= {"step": Stepping, "running": Running}
+    assert {group: names for group, *names in rows} == {
+        group: [field.name for field in dataclasses.fields(kind)] for group, kind in kinds.items()
+    }
 
 
 def test_columns_of_the_inputs(root):
