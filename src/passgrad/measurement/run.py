@@ -116,10 +116,8 @@ def measure(
             _draw(work)
         remedy = f"lower token_budget (now {chosen.running.token_budget})"
         with explained(work.folder.path, remedy):
-            _load(work)
-            _estimate(work)
-            _split(work)
-            _step(work)
+            for stage in (_load, _estimate, _split, _step):
+                stage(work)
         return _write(work)
 
 
