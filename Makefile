@@ -19,10 +19,16 @@ STORED := language_exact language_sampled estimating_conflict life_of_a_conflict
 CLAIM ?=
 # Arguments for pytest: make test ARGS="-k toy"
 ARGS ?=
+# The tests of make lower-bounds: what needs neither a language model nor gradient surgery
+LOWER := unit/test_metrics.py unit/test_objectives.py unit/test_interference.py unit/test_bounds.py \
+  unit/test_exponential_sums.py unit/test_objective_map.py unit/estimators unit/stats \
+  unit/worlds/test_bandit.py unit/worlds/test_tabular.py unit/ascent/test_ascent.py \
+  unit/ascent/test_directions.py unit/measurement/test_crossfit.py unit/measurement/test_estimate.py \
+  unit/measurement/test_planning.py
 # Processes for pytest, a thread each; empty: one process with all threads
 JOBS ?= 2
 
-.PHONY: help env model book test lint types floors pytest doctor verify reproduce run results figures lock clean
+.PHONY: help env model book test lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
 
 help: ## Show this list
 	@echo "Targets:"
@@ -63,6 +69,15 @@ results: env model ## Recompute what ships in data/results (hours; NB=training_p
 figures: env ## Draw the figure of the README from the stored results
 	$(BIN)/python scripts/readme_figure.py
 
+# Where an index has no wheel of the oldest torch, its pin is raised in requirements/lower-bounds.txt.
+lower-bounds: ## Test the core with the oldest packages that pyproject.toml admits (once a release)
+	rm -rf _build/lower
+	$(PYTHON) -m venv _build/lower
+	_build/lower/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements/lower-bounds.txt
+	_build/lower/bin/python -m pip install --disable-pip-version-check --no-deps .
+	cd tests && PASSGRAD_ROOT=.. OMP_NUM_THREADS=1 ../_build/lower/bin/python -m pytest -q -p no:cacheprovider -W default::DeprecationWarning -c ../pyproject.toml $(LOWER)
+	_build/lower/bin/passgrad plan --help > /dev/null
+
 lock: env ## Resolve requirements/requirements.in again into lock.txt
 	$(BIN)/python requirements/make_lock.py
 
@@ -85,8 +100,9 @@ $(VENV)/.installed: requirements/lock.txt pyproject.toml
 model: env ## Fetch and check the small language model
 	$(BIN)/passgrad models fetch $(MODEL)
 
-lint: env ## ruff
+lint: env ## ruff: its rules and its format
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: env ## mypy on src
 	$(BIN)/mypy

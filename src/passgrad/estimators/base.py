@@ -202,12 +202,12 @@ class Estimator(ABC):
                 raise UserError(f"{self.name} needs k, the order of pass@k to ascend: k=4, say")
             return (n if self.takes == "n" else 1,), True
         single = isinstance(k, Integral) or not hasattr(k, "__iter__")
-        given = [k] if single else list(k)  # type: ignore[arg-type]
+        given = [k] if single else list(k)
         if not given:
             raise UserError("k is an empty sequence: give at least one order")
         for one in given:
             self._check_order(n, one, strict)
-        return tuple(int(one) for one in given), single  # type: ignore[arg-type]
+        return tuple(int(one) for one in given), single
 
     def _check_order(self, n: int, k: Any, strict: bool) -> None:
         if isinstance(k, bool) or not isinstance(k, Integral) or int(k) < 1:
