@@ -25,7 +25,8 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.interference import Conflict
-from passgrad.objectives import PassAtK, check_k
+from passgrad.objectives import PassAtK
+from passgrad.orders import check_k
 from passgrad.worlds.base import World
 
 _STEP_RATIO = 1.02  # of neighbouring steps in the scan along a gradient

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from passgrad import exponential_sums
 from passgrad.errors import UserError
-from passgrad.objectives import PassAtK, check_k
+from passgrad.objectives import PassAtK
+from passgrad.orders import check_k, real_orders
 from passgrad.worlds.base import World
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def conflict(
     >>> round(curve.threshold, 4)
     1.2364
     """
-    orders = _check_ks(ks)
+    orders = real_orders(ks)
     theta = world.parameters(theta)
     success = world.success(theta)
     weights = torch.stack([PassAtK(k).weight(success) for k in orders])
@@ -225,13 +226,3 @@ def _finite_terms(curve: Conflict) -> tuple[NDArray[np.float64], NDArray[np.floa
     below_1 = curve.success < 1
     terms = (curve.masses * curve.agreement)[below_1]
     return -torch.log1p(-curve.success[below_1]).numpy(), terms.numpy()
-
-
-def _check_ks(ks: Iterable[float] | Tensor) -> list[float]:
-    values = ks.tolist() if isinstance(ks, Tensor) else ks
-    if not isinstance(values, Iterable) or isinstance(values, str):
-        raise UserError(f"ks must be a sequence of numbers such as [1, 2, 10], got {ks!r}")
-    orders = [check_k(k) for k in values]
-    if not orders:
-        raise UserError("ks is empty: name at least one k")
-    return orders

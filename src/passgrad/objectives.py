@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
+from passgrad.orders import check_k
 
 
 class Objective(Protocol):
@@ -244,15 +245,6 @@ class Mixture:
     def _terms(self) -> list[tuple[float, Objective]]:
         pairs = zip(self.coefficients, self.objectives, strict=True)
         return [(c, objective) for c, objective in pairs if c > 0]
-
-
-def check_k(k: float) -> float:
-    """The number k as a float; raises UserError unless it is a finite real k >= 1."""
-    if not isinstance(k, Real) or isinstance(k, bool):
-        raise UserError(f"k must be a number, got {k!r}")
-    if not (math.isfinite(k) and k >= 1):
-        raise UserError(f"k must be a finite number of at least 1, got {k}")
-    return float(k)
 
 
 def _power_of_failure(p: Tensor, exponent: float) -> Tensor:

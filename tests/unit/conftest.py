@@ -26,6 +26,33 @@ def checkout(tmp_path, monkeypatch):
     return folder
 
 
+class Shown:
+    """A :class:`passgrad.progress.Progress` that remembers: stages [name, total, done], notes."""
+
+    def __init__(self):
+        self.stages, self.notes = [], []
+
+    def stage(self, name, total):
+        self.stages.append([name, total, 0])
+
+    def advance(self, amount=1):
+        self.stages[-1][2] += amount
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture
+def shown():
+    return Shown()
+
+
+@pytest.fixture(scope="session")
+def recorder():
+    """The class of ``shown``."""
+    return Shown
+
+
 def bpe(alphabet, merges=()):
     """A fast tokenizer without a network: one token a character, and the merges given."""
     from tokenizers import Tokenizer, decoders

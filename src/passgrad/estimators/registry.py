@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.estimators.base import Estimator, Orders
+from passgrad.estimators.base import Estimator, GivenOrders
 from passgrad.estimators.group import GRPO, RLOO, MaxRL, PassKTraining, VerlPassK
 from passgrad.estimators.pass_at_k import (
     PKPO,
@@ -70,7 +70,7 @@ def get_estimator(estimator: str | Estimator) -> Estimator:
 
 def advantages(
     rewards: Any,
-    k: Orders | PassAtK | Mixture = None,
+    k: GivenOrders | PassAtK | Mixture = None,
     *,
     estimator: str | Estimator = "pkpo-loo1",
     weights: Sequence[float] | None = None,
@@ -141,7 +141,7 @@ class _Mixed(Estimator):
 
 
 def _orders_of(objective: PassAtK | Mixture) -> tuple[list[Any], list[float]]:
-    """Orders and coefficients of a pass@k objective or a mixture of them."""
+    """GivenOrders and coefficients of a pass@k objective or a mixture of them."""
     if isinstance(objective, PassAtK):
         members, coefficients = (objective,), (1.0,)
     else:

@@ -33,6 +33,7 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator
 from passgrad.measurement.samples import OwnProducts, SampledGradients
+from passgrad.orders import Orders
 
 Split = Literal["completions", "prompts"]
 
@@ -113,9 +114,9 @@ class CrossFit:
     shape: tuple[int, int]
     """(M, n)."""
     split: Split
-    curve: tuple[int, ...]
+    curve: Orders
     """The orders of the point estimate."""
-    reported: tuple[int, ...]
+    reported: Orders
     """The orders that have gradients of their own, starting with 1; some of ``curve``."""
     pairings: tuple[Pairing, Pairing]
     own: tuple[Pairing, Pairing] | None
@@ -165,8 +166,8 @@ def cross_fit(
     masses = samples.masses.double()
     num_prompts, n = rewards.shape[-2:]
     halves = split_halves(num_prompts, n, split, seed=seed)
-    reported = (1, *(k for k in sorted(set(reported)) if k != 1))
-    curve = tuple(sorted({*curve, *reported}))
+    reported = Orders.of(reported).with_one()
+    curve = Orders.of((*curve, *reported))
     check_orders(curve, halves, split, estimator)
     weights = [order_advantages(half.take(rewards), curve, estimator) for half in halves]
     rows = [curve.index(j) for j in reported]

@@ -50,8 +50,9 @@ be biased.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -61,11 +62,14 @@ from passgrad.estimators import Estimator, get_estimator
 from passgrad.lm.groups import Part
 from passgrad.measurement.crossfit import Split
 from passgrad.measurement.estimate import check_plan
-from passgrad.measurement.kept import Kept
 from passgrad.measurement.metric import PLAIN, Metric
 from passgrad.measurement.part_terms import part_terms
 from passgrad.measurement.parted import PartedGradients
-from passgrad.stats.bands import Array, band, intervals, standard_error
+from passgrad.measurement.store import Kept
+from passgrad.orders import Orders
+from passgrad.progress import Progress
+from passgrad.stats.bands import Array, IntArray, band, intervals, standard_error
+from passgrad.stats.interval import Interval, WithInterval
 from passgrad.stats.intervals import Prompts
 
 if TYPE_CHECKING:
@@ -73,22 +77,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class PartsEstimate:
+class PartsEstimate(WithInterval):
     """<grad J_k, P^-1 grad J_1> by part; float64 arrays (S, K, P) of metrics, orders and parts."""
 
     parts: tuple[Part, ...]
-    ks: Array
+    ks: IntArray
     """(K,)."""
     metrics: tuple[str, ...]
-    inner_product: Array
-    """nan where a part has no parameters and the metric is one of parameters."""
-    standard_error: Array
-    low: Array
-    high: Array
-    """The interval of each part by itself."""
-    band_low: Array
-    band_high: Array
-    """Intervals that hold for all parts of one kind at once, at one k in one metric."""
+    interval: Interval
+    """The product, nan where a part has no parameters and the metric is one of parameters; the band
+    holds for all parts of one kind at once, at one k in one metric."""
     cosine: Array
     """The ratio of the unbiased estimates, nan where a squared norm is not positive."""
     squared_norm: Array
@@ -101,15 +99,13 @@ class PartsEstimate:
     estimator: str
     level: float
 
+    inner_product = property(attrgetter("interval.value"), doc="(S, K, P).")
+
     def to_frame(self) -> DataFrame:
         """One row for each metric, k and part, in this order."""
         import pandas as pd
 
         shape = self.inner_product.shape
-        names = (
-            "inner_product", "standard_error", "low", "high", "band_low", "band_high", "cosine",
-            "squared_norm",
-        )  # fmt: skip
         places = np.indices(shape).reshape(3, -1)
         parts = [self.parts[p] for p in places[2]]
         norms = np.broadcast_to(self.squared_norm_at_1[:, None], shape)
@@ -118,10 +114,14 @@ class PartsEstimate:
                 "part": [part.name for part in parts],
                 "kind": [part.kind for part in parts],
                 "metric": [self.metrics[s] for s in places[0]],
-                "k": self.ks[places[1]],
+                "k": self.ks[places[1]].astype(np.float64),
             }
-            | {name: getattr(self, name).ravel() for name in names}
-            | {"squared_norm_at_1": norms.ravel()}
+            | self.interval.columns("inner_product")
+            | {
+                "cosine": self.cosine.ravel(),
+                "squared_norm": self.squared_norm.ravel(),
+                "squared_norm_at_1": norms.ravel(),
+            }
         )
 
 
@@ -138,7 +138,7 @@ def estimate_parts(
     seed: int = 0,
     draws: int = 20_000,
     kept: Kept | None = None,
-    done: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PartsEstimate:
     """Estimate <grad J_k, P^-1 grad J_1> by part, with intervals.
 
@@ -152,14 +152,14 @@ def estimate_parts(
     :param folds: Of the prompts of a half, at least 2.
     :param batches: Minibatches behind the metric that is "estimated".
     :param kept: Where the numbers of finished folds are kept.
-    :param done: Called after each piece of work with its number and how many there are.
+    :param progress: Told of one stage, of so many pieces of work.
     :raises UserError: As :func:`passgrad.measurement.estimate_conflict` does, for less than two
         folds, and for a metric that lacks parameters.
     """
     chosen = get_estimator(estimator)
     rewards = samples.rewards
     split: Split = "completions" if prompts == "fixed" else "prompts"
-    given = [ks] if isinstance(ks, int) else sorted(set(ks))
+    given = Orders.of(ks)
     if rewards.ndim != 2:
         raise UserError(f"rewards must be prompts by completions, got {tuple(rewards.shape)}")
     check_plan(
@@ -169,7 +169,7 @@ def estimate_parts(
         raise UserError("rewards must be 0 or 1: grade the completions as wrong or right")
     terms = part_terms(
         samples, given, chosen, split, metrics=metrics, folds=folds, batches=batches, seed=seed,
-        kept=kept or Kept(), done=done,
+        kept=kept or Kept(), progress=progress,
     )  # fmt: skip
     parts = tuple(samples.parts)
     rows = [terms.orders.index(k) for k in given]
@@ -195,17 +195,13 @@ def estimate_parts(
     # A ratio of estimates beyond one says that the norms are not known.
     cosine[np.abs(cosine) > 1 + 1e-9] = np.nan
     unknown = ~np.isfinite(inner)
-    low[unknown] = high[unknown] = np.nan
+    error = standard_error(influence[..., None])
+    error[unknown] = low[unknown] = high[unknown] = np.nan
     return PartsEstimate(
         parts=parts,
-        ks=np.asarray(given, dtype=np.float64),
+        ks=given.array,
         metrics=tuple("adam, estimated" if m == "estimated" else m.name for m in metrics),
-        inner_product=inner,
-        standard_error=np.where(unknown, np.nan, standard_error(influence[..., None])),
-        low=low,
-        high=high,
-        band_low=band_low,
-        band_high=band_high,
+        interval=Interval(inner, error, low, high, band_low, band_high),
         cosine=cosine,
         squared_norm=norms[:, rows],
         squared_norm_at_1=norms[:, 0],

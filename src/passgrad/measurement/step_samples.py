@@ -4,7 +4,7 @@ every answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from passgrad.lm.curvature import CurvatureMethod, curvatures
 from passgrad.lm.passes import CompletionPasses
-from passgrad.measurement.kept import Kept
+from passgrad.measurement.store import Kept
+from passgrad.progress import Progress, Silent
 from passgrad.worlds.bandit import Bandit
 
 
@@ -109,19 +110,19 @@ class ModelSteps:
     """The samples of a language model; all numbers are kept in a folder, if there is one.
 
     The slopes are those that the estimate of conflict has kept there for the same half and order
-    (:class:`passgrad.measurement.stored.StoredPasses`), if it has. ``done(1)`` is called behind the
-    slopes and behind the curvatures.
+    (:class:`passgrad.measurement.store.StoredPasses`), if it has. ``progress`` advances by 1 behind
+    the slopes and by 1 behind the curvatures.
     """
 
     def __init__(
         self,
         passes: CompletionPasses,
         folder: Path | None = None,
-        done: Callable[[float], None] | None = None,
+        progress: Progress | None = None,
         method: CurvatureMethod = "auto",
     ) -> None:
         self.passes, self.kept, self.method = passes, Kept(folder), method
-        self.done = done or (lambda _: None)
+        self.progress = progress or Silent()
 
     @property
     def rewards(self) -> Tensor:
@@ -153,10 +154,10 @@ class ModelSteps:
 
         model, key = self.passes.model, (coefficients.double(), where)
         slope = self.kept.tensor("directional", *key, compute=slopes)
-        self.done(1)
+        self.progress.advance()
         bend = self.kept.tensor("curvatures", *key, compute=bends)
         size = self.kept.tensor("step-lengths", *key, compute=lengths)
-        self.done(1)
+        self.progress.advance()
         return Along(slope, bend, size[0], size[1])
 
 

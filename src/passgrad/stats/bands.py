@@ -11,9 +11,11 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from passgrad.stats.interval import Interval
 from passgrad.stats.intervals import correlation_of, simultaneous_critical
 
 Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 def standard_error(influence: ArrayLike) -> Array:
@@ -40,6 +42,11 @@ def degrees_of_freedom(influence: ArrayLike) -> Array:
     centred = np.shape(influence)[-1] == 1
     degrees: Array = np.clip(raw, 1, max(parts.shape[-1] - 1, 1) if centred else None)
     return degrees
+
+
+def interval(estimate: Array, influence: ArrayLike, level: float) -> Interval:
+    """The estimates (K, ...) with their standard errors and :func:`intervals`."""
+    return Interval(estimate, standard_error(influence), *intervals(estimate, influence, level))
 
 
 def intervals(estimate: ArrayLike, influence: ArrayLike, level: float) -> tuple[Array, Array]:

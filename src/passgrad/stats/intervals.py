@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from passgrad.errors import UserError
 from passgrad.stats import components
 from passgrad.stats.binomial import check_level
-from passgrad.stats.tally import Tally, orders, tally
+from passgrad.stats.interval import Interval, WithInterval
+from passgrad.stats.tally import Tally, order_array, tally
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +152,7 @@ def pass_at_k_interval(
     """
     check_level(level)
     check_prompts(prompts)
-    counts, ks = tally(num_samples, num_correct), orders(k)
+    counts, ks = tally(num_samples, num_correct), order_array(k)
     if ks.size != 1:
         raise UserError("pass_at_k_interval takes one k; for several at once use pass_at_k_band")
     if method == "bootstrap":
@@ -204,26 +205,27 @@ def bootstrap_interval(
 
 
 @dataclass(frozen=True)
-class PassAtKBand:
-    """pass@k at several k with a band that holds at all of them at once; arrays of shape (K,).
+class PassAtKBand(WithInterval):
+    """pass@k at several k with ends ``low`` and ``high`` that hold at all of them at once; (K,).
 
     ``critical`` is the number of standard errors that the band takes in place of the t quantile.
     """
 
     ks: NDArray[np.int64]
-    estimate: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    interval: Interval
     critical: float
     level: float
+
+    @property
+    def estimate(self) -> NDArray[np.float64]:
+        """The means over prompts."""
+        return np.asarray(self.interval.value)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a k: k, estimate, low, high."""
         import pandas as pd
 
-        return pd.DataFrame(
-            {"k": self.ks, "estimate": self.estimate, "low": self.low, "high": self.high}
-        )
+        return pd.DataFrame({"k": self.ks} | self.interval.columns("estimate"))
 
 
 def pass_at_k_band(
@@ -250,7 +252,7 @@ def pass_at_k_band(
     """
     check_level(level)
     check_prompts(prompts)
-    counts, wanted = tally(num_samples, num_correct), orders(ks)
+    counts, wanted = tally(num_samples, num_correct), order_array(ks)
     low, high, critical = band(counts, wanted, level, prompts, seed=seed, draws=draws)
-    mean = counts.mean(counts.values(wanted))
-    return PassAtKBand(wanted, mean, low, high, float(critical), level)
+    interval = Interval(counts.mean(counts.values(wanted)), low=low, high=high)
+    return PassAtKBand(wanted, interval, float(critical), level)

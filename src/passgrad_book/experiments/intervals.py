@@ -15,7 +15,7 @@ from passgrad.stats import intervals
 from passgrad.stats.binomial import check_level, success_interval
 from passgrad.stats.intervals import Prompts
 from passgrad.stats.paired import changes
-from passgrad.stats.tally import Tally, orders
+from passgrad.stats.tally import Tally, order_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,7 @@ def simulate_coverage(
 
     check_level(level)
     intervals.check_prompts(prompts)
-    wanted = orders(ks)
+    wanted = order_array(ks)
     pass_at_k(num_samples, 0, wanted)
     unknown = set(methods) - {"score", "normal", "bootstrap", "band"}
     if unknown:
@@ -209,7 +209,7 @@ def simulate_change_coverage(
 
     check_level(level)
     intervals.check_prompts(prompts)
-    wanted = orders(ks)
+    wanted = order_array(ks)
     pass_at_k(num_samples, 0, wanted)
     if not 0 <= kept <= 1:
         raise UserError(f"kept is a probability, got {kept}")

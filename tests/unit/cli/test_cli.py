@@ -63,6 +63,14 @@ def test_help_teaches(call):
     assert status == 0
     for word in ("Example:", "--rollouts", "--resume", "math, gym:NAME", "report.html", "messages"):
         assert word in " ".join(out.split())
+    # Each option stands under the heading of its group.
+    headings = [line for line in out.splitlines() if line.endswith(":") and line[0] != " "]
+    assert headings == [
+        "Options:", "Drawing completions:", "Judging them:", "Estimating:", "The step:", "Running:",
+    ]  # fmt: skip
+    judging = out.split("Judging them:")[1].split("Estimating:")[0]
+    assert "--verifier-seconds" in judging
+    assert "--samples" not in judging
 
 
 @pytest.mark.parametrize(
@@ -74,7 +82,7 @@ def test_help_teaches(call):
         (["measure", "--out", "m"], 2, "passgrad: Missing option '--model'"),
         (["measure", "--model", "x/y.gz", "--out", "m", "--ks", "1,x"], 1, "passgrad: --ks '1,x'"),
         (["run", "toy", "--speed", "9"], 2, "passgrad: No such option"),
-        (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/01_"),
+        (["run", "99"], 1, "passgrad: no notebook '99'; known notebooks: notebooks/pass_at_k.py"),
         (["run", "toy", "--profile", "huge"], 1, "passgrad: no profile 'huge'; known profiles:"),
         (["run", "toy", "-p", "kk=3"], 1, "passgrad: unknown parameter 'kk' of toy.py;"),
         (["run", "toy", "-p", "k"], 1, "passgrad: -p 'k' is not NAME=VALUE; known"),
@@ -139,5 +147,5 @@ def test_a_fault_of_the_package_is_not_hidden(monkeypatch):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(doctor, "checks", fail)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="a bug"):
         cli.main(["doctor"])

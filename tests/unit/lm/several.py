@@ -51,7 +51,7 @@ def estimate(passes, rank):
     import torch
 
     from passgrad.measurement.estimate import estimate_conflict
-    from passgrad.measurement.stored import StoredPasses
+    from passgrad.measurement.store import StoredPasses
 
     stored = StoredPasses(passes, FOLDER / f"passes-{id(passes)}-{rank}")
     found = estimate_conflict(stored, KS, prompts="fixed", seed=1)

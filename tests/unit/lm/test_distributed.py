@@ -130,7 +130,12 @@ def test_one_process_by_itself(monkeypatch):
         assert group.add(torch.ones(2)).tolist() == [1, 1]
         group.barrier()
     assert not torch.distributed.is_initialized()
-    with pytest.raises(KeyError), processes() as group, group.together(), group.in_step():
+    with (
+        pytest.raises(KeyError, match="a"),
+        processes() as group,
+        group.together(),
+        group.in_step(),
+    ):
         raise KeyError("a")
 
 

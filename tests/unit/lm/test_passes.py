@@ -206,49 +206,29 @@ def test_half_precision(tiny_model):
 
 
 class TestAuto:
-    @pytest.fixture
-    def used(self, monkeypatch):
-        """The methods that were used, in order."""
-        names = []
+    """The values are those of one method or of the other, bit for bit."""
 
-        def recording(name):
-            plain = getattr(CompletionPasses, name)
-
-            def wrapped(self, *args):
-                names.append(name[1:])
-                return plain(self, *args)
-
-            return wrapped
-
-        for name in ("_central", "_forward"):
-            monkeypatch.setattr(CompletionPasses, name, recording(name))
-        return names
-
-    def directional(self, model):
+    def gives_that_of(self, model, method):
         passes = CompletionPasses(model, completions(), REWARDS)
-        return passes.directional(torch.ones(passes.layout.num_parameters))
+        v = torch.ones(passes.layout.num_parameters)
+        by_itself = passes.directional(v)
+        # Only differences have an error.
+        assert (passes.last_error is None) == (method == "forward")
+        return torch.equal(by_itself, passes.directional(v, method))
 
-    def test_small_models_take_the_exact_form(self, tiny_model, used):
-        self.directional(tiny_model(dtype="float32"))
-        assert used == ["forward"]
+    def test_small_models_take_the_exact_form(self, tiny_model):
+        assert self.gives_that_of(tiny_model(dtype="float32"), "forward")
 
     @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
-    def test_so_do_other_dtypes(self, tiny_model, used, monkeypatch, dtype):
+    def test_so_do_other_dtypes(self, tiny_model, monkeypatch, dtype):
         monkeypatch.setattr(module, "SMALL", 0)
-        self.directional(tiny_model("gpt2", dtype=dtype))
-        assert used == ["forward"]
+        assert self.gives_that_of(tiny_model("gpt2", dtype=dtype), "forward")
 
-    def test_large_ones_take_differences(self, tiny_model, used, monkeypatch):
+    @pytest.mark.parametrize(("limit", "method"), [(1.0, "central"), (0.0, "forward")])
+    def test_large_ones_take_differences_that_agree(self, tiny_model, monkeypatch, limit, method):
         monkeypatch.setattr(module, "SMALL", 0)
-        monkeypatch.setattr(module, "LIMIT", 1.0)
-        self.directional(tiny_model(dtype="float32"))
-        assert used == ["central"]
-
-    def test_unless_two_steps_disagree(self, tiny_model, used, monkeypatch):
-        monkeypatch.setattr(module, "SMALL", 0)
-        monkeypatch.setattr(module, "LIMIT", 0.0)
-        self.directional(tiny_model(dtype="float32"))
-        assert used == ["central", "forward"]
+        monkeypatch.setattr(module, "LIMIT", limit)
+        assert self.gives_that_of(tiny_model(dtype="float32"), method)
 
 
 def test_inner_products_by_part(case):

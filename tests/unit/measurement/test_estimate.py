@@ -15,8 +15,8 @@ from passgrad.measurement import (
     influence,
     sample_bandit,
 )
-from passgrad.measurement.agreement import agreement_error
 from passgrad.measurement.crossfit import cross_fit
+from passgrad.measurement.influence import agreement_error
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
 
 from .conftest import MASSES, one_of, outcomes

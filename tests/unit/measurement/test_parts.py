@@ -13,11 +13,11 @@ from passgrad.lm.groups import HIDDEN_STATE, OUTPUT_USE
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import ScoreSamples, estimate_conflict
 from passgrad.measurement.crossfit import order_advantages, split_halves
-from passgrad.measurement.kept import Kept
-from passgrad.measurement.metric import PLAIN, Metric
+from passgrad.measurement.metric import PLAIN, Metric, shrunk
 from passgrad.measurement.part_terms import part_terms
 from passgrad.measurement.parted import ModelParts, ScoreParts
 from passgrad.measurement.parts import estimate_parts
+from passgrad.measurement.store import Kept
 
 from .conftest import MASSES, exact, outcomes, vectors
 
@@ -89,8 +89,8 @@ def test_every_part_is_unbiased_in_both_metrics(split):
 
 
 def test_a_metric_from_samples_kept_apart_is_independent_of_the_rest():
-    """The mean over all answers of the rest, given those kept apart, is the product in the metric
-    that those give; with a metric from the rest itself it would not be.
+    """The mean over all answers is the product in the mean of the metrics that two answers of the
+    six give; with a metric from the rest itself it would not be.
     """
     samples, chance = outcomes((0, 1), 6, MASSES)
     generator = torch.Generator().manual_seed(1)
@@ -99,16 +99,12 @@ def test_a_metric_from_samples_kept_apart_is_independent_of_the_rest():
     terms = part_terms(some, [2], LOO, "completions", metrics=["estimated"], batches=2, folds=2)
     one, two = (MASSES @ vectors(k) for k in (1, 2))
     values = terms.inner[0, 1, :, 1:]
-    # E<g_1, P^-1 g_k> = g_1 g_k E[P^-1], with the mean of P^-1 over samples.
-    from passgrad.measurement import part_terms as module
-
-    apart, rest = module._apart((2, 6), "completions", 0, wanted=True)
-    assert (apart.members.shape, rest.members.shape) == ((2, 2), (2, 4))
-    together = torch.cat([apart.members, rest.members], dim=1).sort(dim=1).values
-    assert together.tolist() == [list(range(6))] * 2
-    rows = module._minibatches(apart, some.rewards, MASSES, LOO, 2, 0)
-    inverse = module._estimated(some, rows).inverse
-    mean = torch.stack([inverse[str(i)].mean() for i in range(3)])
+    # E<g_1, P^-1 g_k> = g_1 g_k E[P^-1], exactly, with a minibatch a prompt.
+    two_answers, law = outcomes((0, 1), 2, MASSES)
+    paid = torch.stack([LOO.advantages(rewards, 1) for rewards in two_answers.rewards])
+    squares = torch.einsum("rxi,rxid->rxd", paid, two_answers.scores).square().mean(1)
+    inverse = shrunk({str(i): squares[:, i] for i in range(3)}, 2, leading=1).inverse
+    mean = torch.stack([inverse[str(i)] @ law for i in range(3)])
     error = values.std(dim=0) / len(values) ** 0.5
     assert ((values.mean(dim=0) - one * two * mean).abs() < 4 * error).all()
     assert (error < 0.1 * (one * two * mean).abs()).all()
@@ -227,10 +223,9 @@ def scaled(factor):
     return Metric("adam", {str(i): torch.tensor(factor).double() for i in range(5)})
 
 
-def test_progress_counts_the_pieces():
-    seen = []
-    estimate_parts(parted(random_samples()), 2, folds=3, done=lambda a, b: seen.append((a, b)))
-    assert seen == [(i + 1, 7) for i in range(7)]
+def test_progress_counts_the_pieces(shown):
+    estimate_parts(parted(random_samples()), 2, folds=3, progress=shown)
+    assert shown.stages == [["parts of the model at k = 2", 7, 7]]
 
 
 def test_what_is_refused():

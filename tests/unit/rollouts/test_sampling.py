@@ -191,6 +191,11 @@ def test_the_settings_asked_for_do(small):
     assert max(drawn.table["logprob"].to_pylist()) < -0.1
 
 
+def test_progress_counts_completions(small, shown):
+    sample(small, tiny_task(), num_samples=100, engine="transformers", progress=shown)
+    assert shown.stages == [["drawing completions", 200, 200]]
+
+
 def test_a_seed_gives_the_same_draw_and_leaves_the_global_one(small):
     torch.manual_seed(17)
     state = torch.get_rng_state()
@@ -314,7 +319,7 @@ linux = pytest.mark.skipif(not pathlib.Path("/proc/self").exists(), reason="asks
 @linux
 def test_no_process_of_the_worker_is_left(tmp_path):
     note = tmp_path / "pid"
-    assert vllm_engine._run([sys.executable, "-c", PARENT, str(note)], quiet=True) == 0
+    assert vllm_engine._run([sys.executable, "-c", PARENT, str(note)]) == 0
     wait_until(lambda: not alive(int(note.read_text())))
 
 
@@ -332,7 +337,7 @@ import time; time.sleep(60)
     caller = f"""
 import sys
 from passgrad.rollouts.vllm_engine import _run
-_run([sys.executable, "-c", {worker!r}, {str(note)!r}], quiet=True)
+_run([sys.executable, "-c", {worker!r}, {str(note)!r}])
 """
     process = subprocess.Popen([sys.executable, "-c", caller])
     wait_until(lambda: note.exists() and note.read_text())

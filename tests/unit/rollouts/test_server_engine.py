@@ -179,7 +179,7 @@ def test_the_law_is_written_out(monkeypatch):
     assert "seed" not in body
 
 
-def test_tokens_and_log_probabilities_come_back_in_order():
+def test_tokens_and_log_probabilities_come_back_in_order(shown):
     """Prompts are answered out of order, choices too."""
 
     def slow_first(body, number):
@@ -187,10 +187,12 @@ def test_tokens_and_log_probabilities_come_back_in_order():
         return StandIn.echo(body, number)
 
     with StandIn(slow_first) as server:
-        drawn = draw(request(server.url, n=3))
+        shown.stage("drawing", 6)
+        drawn = draw(request(server.url, n=3), shown)
     assert drawn == [
         [Completion((first, i, STOP), "stop", -1.5) for i in range(3)] for first in (1, 3)
     ]
+    assert shown.stages == [["drawing", 6, 6]]
 
 
 def test_servers_that_give_tokens_by_name_alone():
