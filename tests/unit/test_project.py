@@ -182,3 +182,30 @@ def test_the_lower_bounds_that_are_tried_are_those_of_the_project(root):
     assert tried.pop("torch") >= "2"
     for name, version in tried.items():
         assert Version(version) == bounds[name], name
+
+
+def test_hooks_fetch_nothing_and_run_what_is_there(root):
+    import yaml
+
+    repositories = yaml.safe_load((root / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [entry["repo"] for entry in repositories] == ["local"]
+    makefile = (root / "Makefile").read_text()
+    for hook in repositories[0]["hooks"]:
+        assert hook["language"] == "system"
+        program, first, *_ = [*hook["entry"].split(), ""]
+        if program == "make":
+            assert re.search(rf"^{first}:", makefile, re.MULTILINE), first
+        else:
+            assert (root / program).exists(), program
+
+
+def test_contributing_has_five_steps_for_each_kind(root):
+    text = (root / "CONTRIBUTING.md").read_text()
+    kinds = re.findall(r"^### An? (\w+).*\n\n((?:\d\. .*\n)+)", text, re.MULTILINE)
+    assert [kind for kind, _ in kinds] == [
+        "estimator", "world", "experiment", "chapter", "claim", "adapter",
+    ]  # fmt: skip
+    for kind, steps in kinds:
+        assert len(steps.splitlines()) == 5, kind
+        for path in re.findall(r"`((?:src|tests|notebooks|book|data)/[\w/.]+\.\w+)`", steps):
+            assert (root / path).is_file() or path == "notebooks/subject.py", path
