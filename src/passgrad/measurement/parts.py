@@ -193,8 +193,8 @@ def estimate_parts(
 ) -> PartsEstimate:
     """Estimate <grad J_k, P^-1 grad J_1> by part, with intervals.
 
-    :param samples: Of a language model (:class:`ModelParts`) or of a
-        world with few parameters (:class:`passgrad.measurement.ScoreSamples`).
+    :param samples: Of a language model (:class:`ModelParts`) or of a world with few parameters
+        (:class:`passgrad.measurement.ScoreSamples`).
     :param ks: Orders. Each one takes as long as the first: one is usual.
     :param prompts: As in :func:`passgrad.measurement.estimate_conflict`, whose halves are taken
         with the same seed: halves of answers for "fixed", of prompts for "new".
