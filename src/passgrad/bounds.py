@@ -103,7 +103,7 @@ def smoothness(
     check_k(k)
     if not centred:
         return k**2 * score_bound + k * curvature_bound
-    of_slope = (k - 1) * (1 - 1 / k) ** (k - 1) * score_bound
+    of_slope: float = (k - 1) * (1 - 1 / k) ** (k - 1) * score_bound
     return k * (score_bound + curvature_bound) + of_slope
 
 

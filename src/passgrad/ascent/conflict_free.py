@@ -179,4 +179,4 @@ def annealed(start: float = 8, end: float = 1, *, steps: int) -> Scheduled:
 
 
 def _as_objective(given: Objective | float) -> Objective:
-    return given if hasattr(given, "weight") else PassAtK(given)  # type: ignore[return-value, arg-type]
+    return given if hasattr(given, "weight") else PassAtK(given)  # type: ignore[return-value]

@@ -56,7 +56,8 @@ def nearest_psd(gram: Tensor) -> Tensor:
     (m, m) -> (m, m): negative eigenvalues are set to zero.
     """
     values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
-    return (vectors * values.clamp(min=0)) @ vectors.T
+    nearest: Tensor = (vectors * values.clamp(min=0)) @ vectors.T
+    return nearest
 
 
 def coefficients(
@@ -176,7 +177,8 @@ def _made(
     try:
         if name == "NashMTL":
             return aggregation.NashMTL(n_tasks=size, max_norm=0.0).weighting
-        return getattr(aggregation, name)(**options)
+        weighting: Callable[[Tensor], Tensor] = getattr(aggregation, name)(**options)
+        return weighting
     except ImportError as error:
         raise UserError(
             f"{name.removesuffix('Weighting')} needs the extra torchjd[{extra}]: "

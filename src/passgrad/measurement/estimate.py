@@ -91,12 +91,12 @@ class ConflictEstimate(WithInterval):
     level: float
 
     inner_product = property(attrgetter("interval.value"), doc="<grad J_k, grad J_1>, (K,).")
-    cosine = property(attrgetter("cosines.value"))
-    cosine_low = property(attrgetter("cosines.low"))
-    cosine_high = property(attrgetter("cosines.high"))
-    threshold = property(attrgetter("crossing.value"))
-    threshold_low = property(attrgetter("crossing.low"))
-    threshold_high = property(attrgetter("crossing.high"))
+    cosine = property(attrgetter("cosines.value"), doc="Of the two gradients, (K,).")
+    cosine_low = property(attrgetter("cosines.low"), doc="Its lower ends, (K,).")
+    cosine_high = property(attrgetter("cosines.high"), doc="Its upper ends, (K,).")
+    threshold = property(attrgetter("crossing.value"), doc="The first k in conflict, or nan.")
+    threshold_low = property(attrgetter("crossing.low"), doc="Its lower end.")
+    threshold_high = property(attrgetter("crossing.high"), doc="Its upper end.")
 
     @property
     def verdict(self) -> str:

@@ -69,7 +69,7 @@ from passgrad.measurement.crossfit import Split
 from passgrad.measurement.estimate import check_plan
 from passgrad.measurement.metric import PLAIN, Metric
 from passgrad.measurement.samples import PartedGradients, Samples
-from passgrad.measurement.store import Kept
+from passgrad.measurement.store import Kept, StoredPasses
 from passgrad.orders import Orders
 from passgrad.progress import Progress
 from passgrad.stats.bands import Array, IntArray, band, intervals, standard_error
@@ -80,29 +80,19 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-class ModelParts:
+class ModelParts(StoredPasses):
     """The samples of a language model: a unit is a parameter, or one of the two at its output.
 
     A gradient holds d numbers, and V times the width more where the output matrix is tied.
     """
 
     def __init__(self, passes: CompletionPasses) -> None:
-        self.passes = passes
+        super().__init__(passes, None)
         self._tied = tied_output(passes.model)
         self.parts: Sequence[Part] = parts_of(passes.layout, tied_output=self._tied)
         self.units: Sequence[str] = list(
             dict.fromkeys(unit for part in self.parts for unit in part.units)
         )
-
-    @property
-    def rewards(self) -> Tensor:
-        """(M, n)."""
-        return self.passes.rewards
-
-    @property
-    def masses(self) -> Tensor:
-        """(M,)."""
-        return self.passes.masses
 
     def gradient(self, coefficients: Tensor) -> dict[str, Tensor]:
         """One forward and backward pass over the answers with a coefficient."""
@@ -203,8 +193,8 @@ def estimate_parts(
 ) -> PartsEstimate:
     """Estimate <grad J_k, P^-1 grad J_1> by part, with intervals.
 
-    :param samples: Of a language model (:class:`ModelParts`) or of a
-        world with few parameters (:class:`passgrad.measurement.ScoreSamples`).
+    :param samples: Of a language model (:class:`ModelParts`) or of a world with few parameters
+        (:class:`passgrad.measurement.ScoreSamples`).
     :param ks: Orders. Each one takes as long as the first: one is usual.
     :param prompts: As in :func:`passgrad.measurement.estimate_conflict`, whose halves are taken
         with the same seed: halves of answers for "fixed", of prompts for "new".

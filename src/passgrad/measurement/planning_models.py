@@ -118,16 +118,16 @@ def assumed_model(
 ) -> Model:
     r"""Parts of the variance without a pilot, in units of the squared length of the mean score.
 
-    ``coherence``, ``score_noise`` and ``dimension`` are assumptions: a pilot replaces them, and the
-    plan should be read as a range over them.
+    The last three numbers are assumptions: a pilot replaces them, and the plan should be read as a
+    range over them.
 
     :param rates, masses: The law of the success rate, as points and masses: two clusters, or
         :func:`beta_rates`.
     :param cosine: Of grad J_k and grad J_1: the size of the conflict that is to be seen; one for
         all k, or one for each.
     :param coherence: The mean cosine of the gradients of two prompts. 0 would leave no gradient at
-        all; 1 is one direction for all. The length of g_k is :math:`\sqrt{\text{coherence}} \,
-        E[w_k(p) \, |\nabla p|]`.
+        all; 1 is one direction for all. The length of g_k is
+        :math:`\sqrt{\text{coherence}} \, E[w_k(p) \, |\nabla p|]`.
     :param score_noise: tr Cov(score | right) = tr Cov(score | wrong), over the squared length of
         the mean difference of right and wrong scores. 0 for a single right and wrong answer, as in
         a bandit; a language model has many of each.

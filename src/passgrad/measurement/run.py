@@ -89,6 +89,8 @@ def measure(
 ) -> Measurement:
     """Measure the conflict of pass@k and pass@1 of a model on prompts.
 
+    Under torchrun the work is shared by its processes; the first writes and speaks.
+
     :param model: An embedded name, a local folder, a hub name, or the folder of an adapter, whose
         parameters alone are then differentiated.
     :param prompts: A file of JSON lines (``prompt`` or ``messages``, ``answer``; optional ``id``,
@@ -103,8 +105,6 @@ def measure(
     :raises UserError: If ``out`` holds a measurement and ``resume`` is not set, or one with other
         settings; for an unknown option, and one that is given by itself and in a group; for a lack
         of memory or disk space; and for all that reading, sampling and estimation refuse.
-
-    Under torchrun the work is shared by its processes; the first writes and speaks.
 
     >>> import passgrad as pg
     >>> pg.measure("smollm2-135m", "conventions", out="conflict", samples=16)  # doctest: +SKIP

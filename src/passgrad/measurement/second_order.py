@@ -40,8 +40,8 @@ from passgrad.lm.curvature import CurvatureMethod, curvatures
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement.crossfit import order_advantages
 from passgrad.measurement.samples import Along
-from passgrad.measurement.store import Kept
-from passgrad.progress import Progress, Silent
+from passgrad.measurement.store import StoredPasses
+from passgrad.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,11 @@ def _pairs(rewards: Tensor, slopes: Tensor, weights: PairWeights) -> Tensor:
     )
 
 
-class ModelSteps:
+class ModelSteps(StoredPasses):
     """The samples of a language model; all numbers are kept in a folder, if there is one.
 
-    The slopes are those that the estimate of conflict has kept there for the same half and order
-    (:class:`passgrad.measurement.store.StoredPasses`), if it has. ``progress`` advances by 1 behind
-    the slopes and by 1 behind the curvatures.
+    The slopes are those that the estimate of conflict has kept there for the same half and order,
+    if it has. ``progress`` advances by 1 behind the slopes and by 1 behind the curvatures.
     """
 
     def __init__(
@@ -121,18 +120,8 @@ class ModelSteps:
         progress: Progress | None = None,
         method: CurvatureMethod = "auto",
     ) -> None:
-        self.passes, self.kept, self.method = passes, Kept(folder), method
-        self.progress = progress or Silent()
-
-    @property
-    def rewards(self) -> Tensor:
-        """(M, n)."""
-        return self.passes.rewards
-
-    @property
-    def masses(self) -> Tensor:
-        """(M,)."""
-        return self.passes.masses
+        super().__init__(passes, folder, progress)
+        self.method = method
 
     def vector(self, coefficients: Tensor) -> Tensor:
         """v, (d,): one backward pass."""

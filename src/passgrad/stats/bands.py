@@ -20,7 +20,9 @@ IntArray = NDArray[np.int64]
 
 def standard_error(influence: ArrayLike) -> Array:
     """The root of the sum of squares: (...) for influences (..., M, R)."""
-    return np.sqrt((np.asarray(influence, dtype=np.float64) ** 2).sum(axis=(-2, -1)))
+    squares: Array = np.asarray(influence, dtype=np.float64) ** 2
+    error: Array = np.sqrt(squares.sum(axis=(-2, -1)))
+    return error
 
 
 def degrees_of_freedom(influence: ArrayLike) -> Array:
@@ -38,7 +40,8 @@ def degrees_of_freedom(influence: ArrayLike) -> Array:
         raw = 3 / (share**2).sum(axis=-1)
     # Influences of one prompt each are deviations from a mean, which takes one away.
     centred = np.shape(influence)[-1] == 1
-    return np.clip(raw, 1, max(parts.shape[-1] - 1, 1) if centred else None)
+    degrees: Array = np.clip(raw, 1, max(parts.shape[-1] - 1, 1) if centred else None)
+    return degrees
 
 
 def interval(estimate: Array, influence: ArrayLike, level: float) -> Interval:

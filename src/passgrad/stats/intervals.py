@@ -64,7 +64,8 @@ def dispersion(counts: Tally, ks: NDArray[np.int64], prompts: Prompts) -> NDArra
     carriers = np.minimum(counts.effective(values), counts.effective(1 - values))
     events = counts.num_prompts * np.minimum(mean, 1 - mean)
     share = np.maximum(1 / (1 + carriers), 1 / (1 + events) ** 2)
-    return phi + (1 - phi) * share
+    widened: NDArray[np.float64] = phi + (1 - phi) * share
+    return widened
 
 
 def correlation_of(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -75,7 +76,8 @@ def correlation_of(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     result = covariance * scale[..., :, None] * scale[..., None, :]
     places = np.arange(covariance.shape[-1])
     result[..., places, places] = 1.0
-    return np.clip(result, -1.0, 1.0)
+    clipped: NDArray[np.float64] = np.clip(result, -1.0, 1.0)
+    return clipped
 
 
 def simultaneous_critical(

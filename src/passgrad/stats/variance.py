@@ -36,8 +36,7 @@ def plug_in_pass_at_k(
     """
     unbiased = np.asarray(pass_at_k(num_samples, num_correct, k))  # validates the counts
     n, c, orders = (
-        np.asarray(x, dtype=np.float64)
-        for x in np.broadcast_arrays(num_samples, num_correct, k)  # type: ignore[arg-type]
+        np.asarray(x, dtype=np.float64) for x in np.broadcast_arrays(num_samples, num_correct, k)
     )
     with np.errstate(divide="ignore"):
         value = -np.expm1(orders * np.log1p(-c / n)) + 0.0
