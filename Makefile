@@ -17,22 +17,39 @@ STORED := language_exact language_sampled estimating_conflict life_of_a_conflict
   training_pass_at_k conflict_free math_conflict laptop_to_cluster
 # One claim of claims.yml, or several; empty: all
 CLAIM ?=
+# Lines of the library that the tests run, where pytest-cov is installed
+LINES = $(shell $(BIN)/python -c "import pytest_cov" 2> /dev/null && echo --cov=src/passgrad --cov-report=term:skip-covered)
+# Which tests: quick, test, rest (what test leaves out) or all; see tests/conftest.py
+TIER ?= test
 # Arguments for pytest: make test ARGS="-k toy"
 ARGS ?=
+# The tests of make lower-bounds: what needs neither a language model nor gradient surgery
+LOWER := unit/test_metrics.py unit/test_objectives.py unit/test_interference.py unit/test_bounds.py \
+  unit/test_exponential_sums.py unit/test_objective_map.py unit/estimators unit/stats \
+  unit/worlds/test_bandit.py unit/worlds/test_tabular.py unit/ascent/test_ascent.py \
+  unit/ascent/test_directions.py unit/measurement/test_crossfit.py unit/measurement/test_estimate.py \
+  unit/measurement/test_planning.py
 # Processes for pytest, a thread each; empty: one process with all threads
 JOBS ?= 2
 
-.PHONY: help env model book test lint types floors pytest doctor verify reproduce run results figures lock clean
+.PHONY: help env model book quick test test-all lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
 
 help: ## Show this list
 	@echo "Targets:"
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 	@echo "First time: make book (about 40 minutes on two cores), then open _build/html/index.html"
 
 book: env model ## Execute the chapters that changed and build _build/html
 	$(BIN)/passgrad book --profile $(PROFILE)
 
-test: env model lint types floors pytest ## All checks: style, types, floors, tests
+quick: env lint ## Style, and the tests that take a minute in all: no model, no other process
+	@$(MAKE) pytest TIER=quick
+
+test: env model lint types floors ## Style, types, floors and tests: ten minutes on two cores
+	@$(MAKE) pytest TIER=test
+
+test-all: env model lint types floors ## The same with every test, and which lines of the library ran
+	@$(MAKE) pytest TIER=all COVER=1
 
 doctor: env ## Say whether this machine is ready
 	$(BIN)/passgrad doctor
@@ -47,14 +64,11 @@ run: env model ## Run one notebook: make run NB=toy PROFILE=smoke
 	@test -n "$(NB)" || { echo "name a notebook: make run NB=toy PROFILE=smoke" >&2; exit 2; }
 	$(BIN)/passgrad run "$(NB)" --profile $(PROFILE)
 
-# Chapter 11: small tensors that a long run keeps pin the heap, which then grows to gigabytes; large
-# blocks in maps of their own go back.
 results: env model ## Recompute what ships in data/results (hours; NB=training_pass_at_k for one chapter)
 	for chapter in $(or $(NB),$(STORED)); do \
-	  files=(); unset MALLOC_MMAP_THRESHOLD_; \
-	  case "$$chapter" in 11_*) export MALLOC_MMAP_THRESHOLD_=1048576;; esac; \
-	  case "$$chapter" in 08_*|14_*) files+=(-p gsm8k_path="$(abspath $(GSM8K))");; esac; \
-	  case "$$chapter" in 14_*) files+=(-p math_path="$(abspath $(MATH))");; esac; \
+	  files=(); \
+	  case "$$chapter" in language_sampled|math_conflict) files+=(-p gsm8k_path="$(abspath $(GSM8K))");; esac; \
+	  case "$$chapter" in math_conflict) files+=(-p math_path="$(abspath $(MATH))");; esac; \
 	  $(BIN)/passgrad run "$$chapter" --profile cpu -p recompute=true $${files[@]+"$${files[@]}"}; \
 	done
 	$(MAKE) figures
@@ -62,6 +76,15 @@ results: env model ## Recompute what ships in data/results (hours; NB=training_p
 
 figures: env ## Draw the figure of the README from the stored results
 	$(BIN)/python scripts/readme_figure.py
+
+# Where an index has no wheel of the oldest torch, its pin is raised in requirements/lower-bounds.txt.
+lower-bounds: ## Test the core with the oldest packages that pyproject.toml admits (once a release)
+	rm -rf _build/lower
+	$(PYTHON) -m venv _build/lower
+	_build/lower/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements/lower-bounds.txt
+	_build/lower/bin/python -m pip install --disable-pip-version-check --no-deps .
+	cd tests && PASSGRAD_ROOT=.. OMP_NUM_THREADS=1 ../_build/lower/bin/python -m pytest -q -p no:cacheprovider -W default::DeprecationWarning -c ../pyproject.toml $(LOWER)
+	_build/lower/bin/passgrad plan --help > /dev/null
 
 lock: env ## Resolve requirements/requirements.in again into lock.txt
 	$(BIN)/python requirements/make_lock.py
@@ -85,8 +108,9 @@ $(VENV)/.installed: requirements/lock.txt pyproject.toml
 model: env ## Fetch and check the small language model
 	$(BIN)/passgrad models fetch $(MODEL)
 
-lint: env ## ruff
+lint: env ## ruff: its rules and its format
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: env ## mypy on src
 	$(BIN)/mypy
@@ -94,5 +118,5 @@ types: env ## mypy on src
 floors: env ## import-linter: no module imports one of a higher floor
 	$(BIN)/lint-imports
 
-pytest: env model ## The tests alone: make pytest ARGS="-k toy"
-	$(if $(JOBS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest $(if $(JOBS),-n $(JOBS) --dist loadfile) $(ARGS)
+pytest: env $(if $(filter quick,$(TIER)),,model) ## The tests alone: make pytest ARGS="-k toy"
+	$(if $(JOBS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest --tier $(TIER) $(if $(JOBS),-n $(JOBS) --dist loadgroup) $(if $(COVER),$(LINES)) $(ARGS)

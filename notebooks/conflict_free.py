@@ -153,7 +153,9 @@ def draw(axes):
 
 held = places["conflict"].set_index("method")
 alt = f"With conflict pass@{k} changes pass@1 by {held['change_1']['pass@k']:+.3f} and itself by {held['change_k']['pass@k']:+.3f} per unit of length, the constrained step by {abs(held['change_1']['constrained']):.3f} and {held['change_k']['constrained']:+.3f}."
-figures.show(draw, alt=alt, data=pd.concat(places, names=["bandit"]).reset_index(0), ncols=2, size=(10, 3.8))  # fmt: skip
+figures.show(
+    draw, alt=alt, data=pd.concat(places, names=["bandit"]).reset_index(0), ncols=2, size=(10, 3.8)
+)
 
 # %% [markdown]
 # ### The price of not falling
@@ -244,7 +246,9 @@ Markdown(
 # We did not search for starts where it is deeper.
 
 # %%
-middle, low, high = (paths.groupby(["method", "step"])[["gain_1", "gain_k"]].agg(f) for f in ("mean", "min", "max"))  # fmt: skip
+middle, low, high = (
+    paths.groupby(["method", "step"])[["gain_1", "gain_k"]].agg(f) for f in ("mean", "min", "max")
+)
 shown = [name for name in ("pass@1", "pass@k", "pcgrad", "constrained") if name in methods]
 colours = {name: name for name in methods} | {"pass@k": f"pass@{k}", "mixture 0.5": "mixture"}
 
@@ -345,7 +349,9 @@ figures.show(draw, alt=alt, data=taken, ncols=2, size=(9.5, 3.8))
 # %%
 along = taken.groupby(["method", "step"])["cosine"].agg(["mean", "min", "max"])
 last = along.xs(steps - 1, level="step")
-pd.DataFrame({"at the start": along.xs(0, level="step")["mean"], "before the last step": last["mean"]}).loc[methods].rename(titles).round(3)  # fmt: skip
+pd.DataFrame(
+    {"at the start": along.xs(0, level="step")["mean"], "before the last step": last["mean"]}
+).loc[methods].rename(titles).round(3)
 
 # %% tags=["hide-input"]
 still = taken[taken["step"] == steps - 1].groupby("method")["cosine"].agg(lambda c: (c < 0).sum())
@@ -530,7 +536,9 @@ def draw(axes):
 
 end = gains["conflict"]
 alt = f"With conflict PCGrad ends at {end['pass_at_1']['pcgrad']:+.1f} and {end['pass_at_k']['pcgrad']:+.1f} points, the constrained steps at {end['pass_at_1']['constrained']:+.1f} and {end['pass_at_k']['constrained']:+.1f}; the mixtures run from {end['pass_at_1'][mixtures[0]]:+.1f}, {end['pass_at_k'][mixtures[0]]:+.1f} to {end['pass_at_1'][mixtures[-1]]:+.1f}, {end['pass_at_k'][mixtures[-1]]:+.1f}."
-figures.show(draw, alt=alt, data=pd.concat(gains, names=["bandit"]).reset_index(), ncols=2, size=(9, 3.8))  # fmt: skip
+figures.show(
+    draw, alt=alt, data=pd.concat(gains, names=["bandit"]).reset_index(), ncols=2, size=(9, 3.8)
+)
 
 # %% [markdown]
 # How far beyond the mixtures is a method? We seek the share with which a fixed mixture ends at the method's $J_1$, and compare the $J_k$ of the two. (Between the squares of the figure the curve of the mixtures lies above the dashes.)

@@ -46,7 +46,7 @@ from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import estimate_conflict, sample_bandit
 from passgrad.measurement import influence as terms
 from passgrad.measurement.crossfit import cross_fit
-from passgrad.measurement.stored import StoredPasses
+from passgrad.measurement.store import StoredPasses
 from passgrad.stats.bands import intervals
 from passgrad.worlds.bandit import GaussianBandit
 from passgrad_book.build import figures

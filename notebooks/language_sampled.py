@@ -36,14 +36,14 @@ from IPython.display import Markdown
 from scipy.stats import binom
 
 from passgrad.ascent.ascent import ascend
-from passgrad.lm.models import load_model, save_model
+from passgrad.lm.models import save_model
 from passgrad.metrics import pass_at_k
 from passgrad.objectives import PassAtK
 from passgrad.rollouts.sampling import sample
 from passgrad.stats import pass_at_k_band, success_interval
 from passgrad.tasks.conventions import conventions
-from passgrad.worlds.language import LanguageWorld
 from passgrad_book.build import figures, paths
+from passgrad_book.experiments.two_conventions import two_conventions_world
 from passgrad_book.experiments.word_problems import word_problems
 
 # %% [markdown]
@@ -71,15 +71,16 @@ recompute: bool = False  # compute the stored results again and replace them
 # We repeat the warm-up of the exact chapter and write the weights where an engine can read them.
 
 # %%
-network, tokenizer = load_model(model)
+world = two_conventions_world(
+    model=model, num_prompts=num_prompts, num_examples=num_examples, hard_fraction=hard_fraction,
+    seed=seed,
+)  # fmt: skip
 counts = (num_prompts, num_prompts)
 task = conventions(num_prompts=counts, num_examples=num_examples, seed=seed)
-masses = np.repeat([(1 - hard_fraction) / num_prompts, hard_fraction / num_prompts], num_prompts)
-world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop, masses=masses)
 theta = ascend(world, None, PassAtK(1), step_size=warmup_step_size, steps=warmup_steps).theta
 exact = world.success(theta).numpy()
-world.layout.load(network, theta)
-checkpoint = save_model(network, tokenizer, paths.build() / "models" / f"warm-{seed}")
+world.layout.load(world.model, theta)
+checkpoint = save_model(world.model, world.tokenizer, paths.build() / "models" / f"warm-{seed}")
 
 # %%
 rollouts = sample(checkpoint, task, num_samples=num_samples, engine=engine)

@@ -367,8 +367,10 @@ figures.show(draw, alt=alt, data=by_batch)
 rates = beta_rates(0.5, 0.5)
 needed = plan(
     assumed_model(*rates, ks=[2, 8], cosine=cosine),
-    num_samples=answers[1], tokens_per_completion=answers[3], tokens_per_prompt=answers[2],
-).to_frame()  # fmt: skip
+    num_samples=answers[1],
+    tokens_per_completion=answers[3],
+    tokens_per_prompt=answers[2],
+).to_frame()
 for place, row in needed.iterrows():
     size = Work(int(row["num_prompts"]), answers[1], *answers[2:])
     for route, (machine, method) in routes.items():

@@ -256,7 +256,9 @@ def draw(axes):
         ax.set_axis_off()
 
 
-asked_rates = {name: rates(name)[0] for name in found} | {"chain_sum, chat": in_chat_rates.to_numpy()}  # fmt: skip
+asked_rates = {name: rates(name)[0] for name in found} | {
+    "chain_sum, chat": in_chat_rates.to_numpy()
+}
 parts = [f"{name}: mean {p.mean():.2f}, largest {p.max():.2f}" for name, p in asked_rates.items()]
 data = pd.concat([pd.DataFrame({"asked": name, "success": p}) for name, p in asked_rates.items()])
 alt = f"Histograms of success rates. {'; '.join(parts)}."
@@ -351,7 +353,9 @@ def draw(axes):
     figures.legend(axes[0], loc="lower right", fontsize=8, ncols=2)
 
 
-usable = {name: part[part["product"] != 0] for name, part in steps_taken.groupby("dataset", sort=False)}  # fmt: skip
+usable = {
+    name: part[part["product"] != 0] for name, part in steps_taken.groupby("dataset", sort=False)
+}
 usable = {name: part for name, part in usable.items() if len(part)}
 flips = {}
 for name, part in usable.items():
@@ -401,7 +405,9 @@ table.reindex(index=[*plain, "exact cosine"], columns=list(truths))
 by_step = signs.set_index(["step", "dataset"])
 lines = []
 for name in truths:
-    first, free, fitted = (by_step.loc[step, name] for step in ("all parameters", "no filter", "cross-fitted"))  # fmt: skip
+    first, free, fitted = (
+        by_step.loc[step, name] for step in ("all parameters", "no filter", "cross-fitted")
+    )
     lines.append(
         f"*{name}* (standard deviation of $p$: {summary.loc[name, 'sd of p']:.2f}): filtered, the sign over all parameters is right in {first['right']:.0%} of samples, wrong in {first['wrong']:.0%} and missing in {first['none']:.0%}; without the filter right in {free['right']:.0%}; cross-fitted in {fitted['right']:.0%}."
     )
@@ -477,7 +483,9 @@ for name, at in missed.items():
     got, mean = prompts["correct_policy"].sum(), answers * p.sum()
     off = (got - mean) / (answers * (p * (1 - p)).sum()) ** 0.5
     orders_lost = ", ".join(f"{order:g}" for order in at)
-    lines.append(f"*{name}* at $k =$ {orders_lost} ({got} of its answers are right where {mean:.0f} were to be expected, {off:+.1f} standard deviations)")  # fmt: skip
+    lines.append(
+        f"*{name}* at $k =$ {orders_lost} ({got} of its answers are right where {mean:.0f} were to be expected, {off:+.1f} standard deviations)"
+    )
 start = f"The bands hold the exact value at {int(held.sum())} of {len(known)} points"
 Markdown(
     (start if len(known) else "There is no exact value to hold the bands against")
@@ -635,7 +643,7 @@ Markdown(
     + ("No prompt is easy there, so the printed filter has one side only. " if one_sided else "")
     + "The answer is asked for at once, so what is right is a guess of a number rather than a solution; signs on such data are chance. "
     "Whether the printed negative products are right for the 8B models needs those models."
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## The run on a GPU, planned

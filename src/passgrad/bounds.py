@@ -25,7 +25,8 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.interference import Conflict
-from passgrad.objectives import PassAtK, check_k
+from passgrad.objectives import PassAtK
+from passgrad.orders import check_k
 from passgrad.worlds.base import World
 
 _STEP_RATIO = 1.02  # of neighbouring steps in the scan along a gradient
@@ -102,7 +103,7 @@ def smoothness(
     check_k(k)
     if not centred:
         return k**2 * score_bound + k * curvature_bound
-    of_slope = (k - 1) * (1 - 1 / k) ** (k - 1) * score_bound
+    of_slope: float = (k - 1) * (1 - 1 / k) ** (k - 1) * score_bound
     return k * (score_bound + curvature_bound) + of_slope
 
 

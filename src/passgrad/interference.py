@@ -23,7 +23,8 @@ from torch import Tensor
 
 from passgrad import exponential_sums
 from passgrad.errors import UserError
-from passgrad.objectives import PassAtK, check_k
+from passgrad.objectives import PassAtK
+from passgrad.orders import check_k, real_orders
 from passgrad.worlds.base import World
 
 if TYPE_CHECKING:
@@ -89,18 +90,27 @@ class Conflict:
         """The correlation of w_k and a over prompts, and the value below which it is a conflict.
 
         Both (K,): rho and -E[w_k] ||grad J_1||^2 / (sigma_w sigma_a) (paper, Appendix A).
-        Not defined where the weights or the agreements do not vary, as the weights do not at k = 1:
-        nan there, or, where a sum of masses is off by rounding, the ratio of two rounding errors
-        beside a limit that is out of reach.
+        nan where the weights or the agreements do not vary by more than rounding makes them, as the
+        weights do not at k = 1: there neither is defined.
         """
-        mean_weight = self.weights @ self.masses
-        deviation = self.weights - mean_weight[:, None]
-        centred = self.agreement - self.masses @ self.agreement
-        scale = (deviation.square() @ self.masses * (self.masses @ centred.square())).sqrt()
-        return (
-            deviation @ (self.masses * centred) / scale,
-            -mean_weight * self.norm_at_1**2 / scale,
-        )
+        weight, largest_weight, sigma_weight = self._centred(self.weights)
+        agreement, largest_agreement, sigma_agreement = self._centred(self.agreement[None])
+        covariance = weight @ (self.masses * agreement[0])
+        mean_weight = self.weights @ self.masses / largest_weight
+        limit = mean_weight * self.norm_at_1**2 / (sigma_weight * largest_agreement)
+        return covariance / (sigma_weight * sigma_agreement), -limit / sigma_agreement
+
+    def _centred(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of (K, N) functions of the prompt: their deviations from the mean in units of the largest
+        value, (K, N), that value, (K,), and the standard deviation in the same units, (K,), nan
+        where it is no more than the rounding of a sum over prompts.
+        """
+        largest = values.abs().amax(dim=1)
+        scaled = values / largest[:, None]
+        deviation = scaled - (scaled @ self.masses)[:, None]
+        sigma = (deviation.square() @ self.masses).sqrt()
+        rounding = 2 * len(self.masses) * torch.finfo(values.dtype).eps
+        return deviation, largest, sigma.where(sigma > rounding, torch.nan)
 
     def reweighted(self, k: float) -> Tensor:
         """The law D_k(x) proportional to w_k(x) D(x), (N,) (paper, eq. 11).
@@ -156,9 +166,18 @@ def conflict(
 
     It costs one pass for the success rates, the world's :meth:`~World.gradient_products` for the
     gradients and one jvp along grad J_1 for the agreements; at most two gradients are held at
-    once. Raises UserError for an empty ``ks`` or a k below 1.
+    once.
+
+    :raises UserError: For an empty ``ks`` or a k below 1.
+
+    >>> import passgrad as pg
+    >>> curve = pg.conflict(pg.TwoPointBandit(), (-2, -2), ks=(1, 2, 10))
+    >>> curve.cosine
+    tensor([ 1.0000, -0.7397, -0.7746], dtype=torch.float64)
+    >>> round(curve.threshold, 4)
+    1.2364
     """
-    orders = _check_ks(ks)
+    orders = real_orders(ks)
     theta = world.parameters(theta)
     success = world.success(theta)
     weights = torch.stack([PassAtK(k).weight(success) for k in orders])
@@ -216,13 +235,3 @@ def _finite_terms(curve: Conflict) -> tuple[NDArray[np.float64], NDArray[np.floa
     below_1 = curve.success < 1
     terms = (curve.masses * curve.agreement)[below_1]
     return -torch.log1p(-curve.success[below_1]).numpy(), terms.numpy()
-
-
-def _check_ks(ks: Iterable[float] | Tensor) -> list[float]:
-    values = ks.tolist() if isinstance(ks, Tensor) else ks
-    if not isinstance(values, Iterable) or isinstance(values, str):
-        raise UserError(f"ks must be a sequence of numbers such as [1, 2, 10], got {ks!r}")
-    orders = [check_k(k) for k in values]
-    if not orders:
-        raise UserError("ks is empty: name at least one k")
-    return orders

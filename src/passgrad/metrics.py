@@ -25,7 +25,7 @@ def pass_at_k(
     which is added up in logarithms: no binomial coefficient is formed, nothing cancels, and small
     estimates keep their relative accuracy for n of a million and beyond.
 
-    Raises UserError for counts that are not whole numbers, k < 1, k > n, c < 0 or c > n.
+    :raises UserError: For counts that are not whole numbers, k < 1, k > n, c < 0 or c > n.
 
     >>> pass_at_k(10, 3, 5)
     0.9166666666666666

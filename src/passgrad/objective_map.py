@@ -138,7 +138,7 @@ def cumulated_agreement(
     refers to. If the last of them is not negative, then some concave increasing objective
     conflicts with it exactly if some C(t) < 0. All three arguments are (N,).
     """
-    levels, place = success.unique(sorted=True, return_inverse=True)
+    levels, place = torch.unique(success, return_inverse=True)
     steps = torch.zeros_like(levels).index_add(0, place, masses * agreement)
     return levels, steps.cumsum(0)
 
@@ -165,7 +165,7 @@ def more_concave(f: Objective, g: Objective, success: Tensor) -> bool:
     a conflict of g is a conflict of f as well. It compares neighbours by cross multiplication with
     a relative slack of 1e-12. Raises UserError for an infinite weight.
     """
-    p = success.unique(sorted=True)
+    p = torch.unique(success)
     of_f, of_g = _finite_weight(f, p), _finite_weight(g, p)
     before, after = of_f[:-1] * of_g[1:], of_f[1:] * of_g[:-1]
     return bool((before >= after * (1 - _SLACK)).all())

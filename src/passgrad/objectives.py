@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
+from passgrad.orders import check_k
 
 
 class Objective(Protocol):
@@ -45,7 +46,9 @@ class PassAtK:
     The weight is :math:`w_k(p) = k (1 - p)^{k - 1}` (paper, eq. 3).
     Both are computed through log(1 - p), so that f_k keeps its relative accuracy at small p,
     where 1 - (1 - p)^k would cancel. Any real k >= 1 is taken: what holds between the integers
-    is what a threshold in k means. Raises UserError for other k.
+    is what a threshold in k means.
+
+    :raises UserError: For other k.
 
     >>> PassAtK(10).value(torch.tensor([0.0, 0.1, 1.0], dtype=torch.float64))
     tensor([0.0000, 0.6513, 1.0000], dtype=torch.float64)
@@ -156,11 +159,15 @@ class Log:
         if self.order is None:
             return 1 / p
         # At p = 0 the quotient is 0 / 0; its limit is the order, and w is as good as that long
-        # before p is so small that the digits of the numerator go.
-        order = float(self.order)
-        large = order * p > torch.finfo(p.dtype).eps
-        positive = torch.where(large, p, 1.0)
-        return torch.where(large, PassAtK(order).value(positive) / positive, order)
+        # before p is so small that the digits of the numerator go. Double precision holds every
+        # order that the failure rate's dtype may not.
+        order, rate = float(self.order), p.double()
+        epsilon = torch.finfo(rate.dtype).eps
+        large = order * rate > epsilon
+        positive = torch.where(large, rate, 1.0)
+        # Of a subnormal number log1p loses the digits; there -log(1 - p) is p.
+        hazard = torch.where(positive > epsilon, -torch.log1p(-positive), positive)
+        return torch.where(large, -torch.expm1(-order * hazard) / positive, order).to(p.dtype)
 
 
 @dataclass(frozen=True)
@@ -242,15 +249,6 @@ class Mixture:
     def _terms(self) -> list[tuple[float, Objective]]:
         pairs = zip(self.coefficients, self.objectives, strict=True)
         return [(c, objective) for c, objective in pairs if c > 0]
-
-
-def check_k(k: float) -> float:
-    """The number k as a float; raises UserError unless it is a finite real k >= 1."""
-    if not isinstance(k, Real) or isinstance(k, bool):
-        raise UserError(f"k must be a number, got {k!r}")
-    if not (math.isfinite(k) and k >= 1):
-        raise UserError(f"k must be a finite number of at least 1, got {k}")
-    return float(k)
 
 
 def _power_of_failure(p: Tensor, exponent: float) -> Tensor:

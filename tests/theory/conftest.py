@@ -1,9 +1,12 @@
 """Policies with shared parameters, written with autograd and without the package's formulas."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
-from passgrad.worlds.base import World
+from passgrad.worlds.base import AnalyticWorld, World
+from passgrad_book.experiments.checks.identities import Setting
 
 
 class SharedPolicy(World):
@@ -65,6 +68,19 @@ class SharedPolicy(World):
         return torch.stack([torch.func.jvp(self.p, (theta,), (v,))[1] for v in directions])
 
 
+class Given(AnalyticWorld):
+    """Success rates and a jacobian as they are given; any kernel of that rank can be had."""
+
+    def __init__(self, p, jacobian):
+        self.p, self.jacobian = p, jacobian
+        self.masses = torch.full((len(p),), 1 / len(p), dtype=torch.float64)
+        self.groups = ("all",) * len(p)
+        self.num_parameters = jacobian.shape[1]
+
+    def success_and_jacobian(self, theta=None):
+        return self.p, self.jacobian
+
+
 class LinearPolicy(SharedPolicy):
     """A softmax of three actions, linear in bounded features: its scores are bounded, always.
 
@@ -106,9 +122,35 @@ class AnglePolicy(SharedPolicy):
         return torch.stack([right, 1 - right], dim=1)
 
 
+@contextmanager
+def named(**quantities):
+    try:
+        yield
+    except Exception as error:
+        error.add_note("at " + ", ".join(f"{name} = {it}" for name, it in quantities.items()))
+        raise
+
+
+@pytest.fixture(scope="session")
+def case():
+    """Names one of many cases of a test: ``with case(k=k): assert ...`` says which k failed."""
+    return named
+
+
 @pytest.fixture(params=range(5))
 def policy(request):
     return SharedPolicy(request.param)
+
+
+@pytest.fixture
+def setting(policy):
+    """The policy at its own theta, for the checks of the identities."""
+    return Setting(policy, policy.theta, policy.p)
+
+
+@pytest.fixture(scope="session")
+def given_world():
+    return Given
 
 
 @pytest.fixture

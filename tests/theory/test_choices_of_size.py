@@ -3,33 +3,42 @@
 import pytest
 import torch
 
+from passgrad.interference import conflict
+
 pytestmark = pytest.mark.statement("prop-choices-of-size")
 
-
-def product(w, g):
-    """C and the cosine, by the definitions."""
-    first, other = g.mean(0), (w[:, None] * g).mean(0)
-    inner = first @ other
-    return inner, inner / (first.norm() * other.norm())
+K = 32
+THETA = torch.zeros(5, dtype=torch.float64)  # a given world does not look at it
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_sum_and_unsolved_prompts(seed):
+def draw(seed, unsolved):
+    """Rates and gradients of nine prompts; the unsolved ones have the largest weight, K."""
     generator = torch.Generator().manual_seed(seed)
-    g = torch.randn(9, 5, generator=generator, dtype=torch.float64)
-    w = 32 * torch.rand(9, generator=generator, dtype=torch.float64)
-    unsolved = 1 + seed % 4
-    g[:unsolved] = 0
-    w[:unsolved] = 32
-    inner, cosine = product(w, g)
-    agreement = g @ g.mean(0)
-    torch.testing.assert_close((w * agreement).sum(), 9 * inner, rtol=1e-12, atol=1e-14)
-    kept, same = product(w[unsolved:], g[unsolved:])
-    torch.testing.assert_close(kept, inner * 81 / (9 - unsolved) ** 2, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(same, cosine, rtol=1e-12, atol=1e-14)
+    p = 0.2 * torch.rand(9, generator=generator, dtype=torch.float64)
+    gradients = torch.randn(9, 5, generator=generator, dtype=torch.float64)
+    p[:unsolved] = 0
+    return p, gradients
 
 
-def test_with_a_gradient_of_their_own_unsolved_prompts_matter():
-    g = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
-    w = torch.tensor([1.0, 3.0]).double()
-    assert abs(product(w, g)[1] - product(w[1:], g[1:])[1]) > 0.1
+def test_sum_and_unsolved_prompts(given_world, case):
+    close = {"rtol": 1e-12, "atol": 1e-14}
+    for seed in range(20):
+        unsolved = 1 + seed % 4
+        p, gradients = draw(seed, unsolved)
+        gradients[:unsolved] = 0
+        curve = conflict(given_world(p, gradients), THETA, [K])
+        kept = conflict(given_world(p[unsolved:], gradients[unsolved:]), THETA, [K])
+        with case(seed=seed):
+            assert (curve.weights[0, :unsolved] == K).all()
+            sum_of_prompts = curve.weights @ curve.agreement
+            torch.testing.assert_close(sum_of_prompts, 9 * curve.inner_product, **close)
+            expected = curve.inner_product * 81 / (9 - unsolved) ** 2
+            torch.testing.assert_close(kept.inner_product, expected, **close)
+            torch.testing.assert_close(kept.cosine, curve.cosine, **close)
+
+
+def test_with_a_gradient_of_their_own_unsolved_prompts_matter(given_world):
+    p, gradients = draw(0, 2)
+    curve = conflict(given_world(p, gradients), THETA, [K])
+    kept = conflict(given_world(p[2:], gradients[2:]), THETA, [K])
+    assert abs(kept.cosine - curve.cosine) > 0.1

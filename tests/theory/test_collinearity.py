@@ -4,22 +4,26 @@ import pytest
 import torch
 
 from passgrad.objectives import PassAtK
+from passgrad_book.experiments.checks import identities
 
 pytestmark = pytest.mark.statement("prop-collinear")
 
 
-@pytest.mark.parametrize("k", [1, 2, 3.5, 10, 32])
-def test_the_pass_at_k_gradient_of_a_prompt_is_its_pass_at_1_gradient_times_the_weight(policy, k):
-    weights = PassAtK(k).weight(policy.success())
-    for x in range(policy.num_prompts):
-        of_pass_at_1 = policy.gradient(lambda p, x=x: p[x])
-        of_pass_at_k = policy.gradient(lambda p, x=x: 1 - (1 - p[x]) ** k)
-        torch.testing.assert_close(of_pass_at_k, weights[x] * of_pass_at_1, atol=1e-12, rtol=0)
-        assert weights[x] > 0
+def test_the_pass_at_k_gradient_of_a_prompt_is_its_pass_at_1_gradient_times_the_weight(
+    setting, case
+):
+    world, theta, _ = setting
+    p, of_pass_at_1 = world.vjp(theta, torch.eye(world.num_prompts, dtype=torch.float64))
+    for k in (1, 2, 3.5, 10, 32):
+        weights = PassAtK(k).weight(p)
+        for x, row in enumerate(of_pass_at_1):
+            of_pass_at_k = setting.gradient(lambda p, x=x, k=k: 1 - (1 - p[x]) ** k)
+            with case(k=k, prompt=x):
+                torch.testing.assert_close(of_pass_at_k, weights[x] * row, atol=1e-12, rtol=0)
+                assert weights[x] > 0
+    assert identities.weighted_gradient([setting])["one_minus_cosine"] < 1e-12
 
 
-def test_a_weight_with_another_exponent_is_refuted(policy):
-    p = policy.success()
-    of_pass_at_1 = policy.gradient(lambda p: p[0])
-    of_pass_at_k = policy.gradient(lambda p: 1 - (1 - p[0]) ** 3)
-    assert (of_pass_at_k - 3 * (1 - p[0]) ** 3 * of_pass_at_1).abs().max() > 1e-6
+def test_a_weight_with_another_exponent_is_refuted(setting, monkeypatch):
+    monkeypatch.setattr(PassAtK, "weight", lambda self, p: self.k * (1 - p) ** self.k)
+    assert identities.weighted_gradient([setting])["gap"] > 1e-6

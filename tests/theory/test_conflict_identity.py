@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from passgrad.interference import conflict
+from passgrad.objectives import PassAtK
+from passgrad_book.experiments.checks import identities
 
 pytestmark = pytest.mark.statement("prop-conflict-identity")
 
@@ -16,15 +18,19 @@ def direct(policy, k):
     return of_pass_at_k @ policy.gradient(lambda p: policy.masses @ p)
 
 
-def test_the_three_forms_agree(policy):
-    curve = conflict(policy, ks=KS)
+def test_the_three_forms_agree(setting, policy):
     exact = torch.stack([direct(policy, k) for k in KS])
-    mean_of_weighted_agreement = torch.tensor(
-        [curve.inner_product_at(k) for k in KS], dtype=torch.float64
-    )
-    for form in (curve.inner_product, mean_of_weighted_agreement, curve.covariance_form()):
+    forms = conflict(policy, ks=KS)
+    for form in (forms.inner_product, forms.covariance_form()):
         torch.testing.assert_close(form, exact, atol=1e-12, rtol=0)
     assert exact.abs().min() > 1e-10  # else agreement to 1e-12 would say nothing
+    assert identities.inner_product([setting])["gap"] < 1e-12
+
+
+def test_they_do_in_the_bandits():
+    found = identities.inner_product()
+    assert found["gap"] < 1e-12
+    assert min(found["conflicts"], found["agreements"]) > 0
 
 
 def test_the_agreements_are_those_of_autograd(policy):
@@ -40,15 +46,20 @@ def test_the_agreements_are_those_of_autograd(policy):
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda p, k: (1 - p) ** (k - 1),
-        lambda p, k: k * (1 - p) ** k,
-        lambda p, k: k * p ** (k - 1),
+        lambda self, p: (1 - p) ** (self.k - 1),
+        lambda self, p: self.k * (1 - p) ** self.k,
+        lambda self, p: self.k * p ** (self.k - 1),
     ],
+    ids=["without k", "one power more", "of the success"],
 )
-def test_another_weight_breaks_the_identity(policy, wrong):
-    curve = conflict(policy, ks=[3])
-    weighted = policy.masses @ (wrong(curve.success, 3) * curve.agreement)
-    assert abs(weighted - direct(policy, 3)) > 1e-6
+def test_another_weight_breaks_the_identity(make_policy, monkeypatch, case, wrong):
+    monkeypatch.setattr(PassAtK, "weight", wrong)
+    for seed in range(5):
+        policy = make_policy(seed)
+        found = conflict(policy, ks=[3])
+        with case(seed=seed):
+            for form in (found.inner_product[0], found.covariance_form()[0]):
+                assert abs(form - direct(policy, 3)) > 1e-6
 
 
 def test_forgetting_the_masses_breaks_the_identity(policy):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from passgrad.interference import conflict
+from passgrad_book.experiments.checks import identities
 
 pytestmark = pytest.mark.statement("prop-correlation-form")
 
@@ -56,3 +57,7 @@ def test_conflict_is_a_correlation_below_the_limit(make_policy):
 def test_a_negative_correlation_is_not_enough(make_policy):
     curves = [conflict(make_policy(seed), ks=[10]) for seed in range(40)]
     assert any(c.correlation_form()[0] < 0 < c.inner_product for c in curves)
+
+
+def test_the_criterion_is_that_of_the_bandits():
+    assert identities.correlation()["mismatches"] == 0

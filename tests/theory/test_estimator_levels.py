@@ -102,14 +102,14 @@ def check(name, rewards, ks):
         )
 
 
-@pytest.mark.parametrize("n", [2, 3, 6])
-@pytest.mark.parametrize("name", BY_HAND)
-def test_the_estimators_of_max_at_k_by_all_subsets(name, n):
-    generator = torch.Generator().manual_seed(n)
-    rewards = torch.randn(4, n, dtype=torch.float64, generator=generator)
-    rewards[1] = rewards[1].round()  # ties
-    rewards[2] = 0.5  # nothing to tell apart, and no rounding of the sums by hand
-    check(name, rewards, list(range(1, n - BY_HAND[name][1] + 1)))
+def test_the_estimators_of_max_at_k_by_all_subsets(case):
+    for name, n in itertools.product(BY_HAND, (2, 3, 6)):
+        generator = torch.Generator().manual_seed(n)
+        rewards = torch.randn(4, n, dtype=torch.float64, generator=generator)
+        rewards[1] = rewards[1].round()  # ties
+        rewards[2] = 0.5  # nothing to tell apart, and no rounding of the sums by hand
+        with case(estimator=name, n=n):
+            check(name, rewards, list(range(1, n - BY_HAND[name][1] + 1)))
 
 
 @settings(deadline=None, max_examples=40)  # the machine may be busy

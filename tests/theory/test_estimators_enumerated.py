@@ -1,6 +1,5 @@
 """Mean and variance of every estimator against the sum over all outcomes of n samples."""
 
-import itertools
 import math
 
 import numpy as np
@@ -20,6 +19,8 @@ from passgrad.estimators import (
     get_estimator,
 )
 from passgrad.objectives import ArcsinSqrt, Log, PassAtK
+from passgrad_book.experiments.checks import estimators as checks
+from passgrad_book.experiments.checks.estimators import Enumerated
 
 pytestmark = pytest.mark.statement("prop-exchangeable", "prop-gradient-variance")
 
@@ -28,44 +29,8 @@ LOGITS = torch.tensor([0.3, -1.1, 0.5, 0.05], dtype=torch.float64)
 RIGHT = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
 
 
-class Enumerated:
-    """All outcomes of n samples of a softmax policy, with their chances, rewards and scores."""
-
-    def __init__(self, n, logits=LOGITS, right=RIGHT):
-        self.policy = logits.softmax(dim=0)
-        self.actions = torch.tensor(list(itertools.product(range(len(logits)), repeat=n)))
-        self.chances = self.policy[self.actions].prod(dim=1)
-        self.rewards = right[self.actions]
-        self.all_scores = torch.eye(len(logits), dtype=torch.float64) - self.policy
-        self.scores = self.all_scores[self.actions]
-        self.p = float(self.policy @ right)
-        self.gradient = (self.policy * right) @ self.all_scores
-        self.right = right
-
-    def estimates(self, made):
-        """sum_i A_i s_i for every outcome: (outcomes, actions)."""
-        return torch.einsum("oi,oia->oa", made, self.scores)
-
-    def mean(self, made):
-        return self.chances @ self.estimates(made)
-
-    def variance(self, made):
-        away = self.estimates(made) - self.mean(made)
-        return float(self.chances @ away.square().sum(dim=1))
-
-    def class_moments(self):
-        """||mu_1||^2 and the traces of the covariances within right and within wrong answers."""
-        moments = []
-        for kind in (self.right, 1 - self.right):
-            law = self.policy * kind / (self.policy @ kind)
-            mu = law @ self.all_scores
-            moments.append((mu, float(law @ (self.all_scores - mu).square().sum(dim=1))))
-        (mu, noise_right), (_, noise_wrong) = moments
-        return {
-            "mean_square": float(mu.square().sum()),
-            "noise_right": noise_right,
-            "noise_wrong": noise_wrong,
-        }
+def enumerated(n, right=RIGHT):
+    return Enumerated(n, LOGITS.softmax(dim=0), right)
 
 
 def settings_of(name, largest=5):
@@ -76,15 +41,15 @@ def settings_of(name, largest=5):
         yield from ((n, k) for k in ks)
 
 
-CASES = [(name, n, k) for name in ESTIMATORS for n, k in settings_of(name)]
-CASES += [
+CASES = {name: [(name, n, k) for n, k in settings_of(name)] for name in ESTIMATORS}
+CASES["with options"] = [
     (GRPO(epsilon=0.1, correction=0), 4, 1),
     (PassKTraining(epsilon=0), 5, 2),
     (PassKTraining(epsilon=0.2), 4, 3),
     (VerlPassK(standardise=False), 4, 4),
     (VerlPassK(epsilon=0.3), 3, 3),
 ]
-SPACES = {n: Enumerated(n) for n in range(1, 6)}
+SPACES = {n: enumerated(n) for n in range(1, 6)}
 
 
 def check_bias(estimator, n, k):
@@ -101,21 +66,21 @@ def check_bias(estimator, n, k):
         torch.testing.assert_close(mean, target, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "n", "k"), CASES, ids=lambda value: getattr(value, "name", str(value))
-)
-def test_the_mean_is_the_stated_one(estimator, n, k):
-    check_bias(estimator, n, k)
+@pytest.mark.parametrize("name", CASES)
+def test_the_mean_is_the_stated_one(name, case):
+    for estimator, n, k in CASES[name]:
+        with case(estimator=estimator, n=n, k=k):
+            check_bias(estimator, n, k)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "n", "k"), CASES, ids=lambda value: getattr(value, "name", str(value))
-)
-def test_the_variance_is_that_of_the_formula(estimator, n, k):
-    space, one = SPACES[n], get_estimator(estimator)
-    exact = space.variance(advantages(space.rewards, k, estimator=estimator))
-    formula = float(one.variance(space.p, n, k, **space.class_moments()))
-    assert formula == pytest.approx(exact, abs=1e-12, rel=1e-11)
+@pytest.mark.parametrize("name", CASES)
+def test_the_variance_is_that_of_the_formula(name, case):
+    for estimator, n, k in CASES[name]:
+        space, one = SPACES[n], get_estimator(estimator)
+        exact = space.variance(advantages(space.rewards, k, estimator=estimator))
+        formula = float(one.variance(space.p, n, k, **space.class_moments()))
+        with case(estimator=estimator, n=n, k=k):
+            assert formula == pytest.approx(exact, abs=1e-12, rel=1e-11)
 
 
 def test_a_wrongly_stated_bias_fails():
@@ -135,6 +100,12 @@ def test_a_wrongly_stated_bias_fails():
         check_bias(Nearly(), 5, 1)
 
 
+def test_with_three_actions_too_four_estimators_are_unbiased():
+    found = checks.unbiased()
+    assert found["error"] < 1e-12
+    assert found["cases"] >= 50
+
+
 def test_dependent_coefficients_of_any_kind_only_scale_the_gradient():
     """The statement itself: A_+ and A_- at random, nothing but a scale comes of it."""
     generator = torch.Generator().manual_seed(3)
@@ -151,7 +122,7 @@ def test_dependent_coefficients_of_any_kind_only_scale_the_gradient():
 
 def test_with_graded_rewards_the_gradient_of_one_prompt_can_turn():
     """The statement is about binary rewards: max@k of three values has a direction of its own."""
-    space = Enumerated(5, right=torch.tensor([0.9, 1.0, 0.7, 0.0], dtype=torch.float64))
+    space = enumerated(5, right=torch.tensor([0.9, 1.0, 0.7, 0.0], dtype=torch.float64))
     mean = space.mean(advantages(space.rewards, 5, estimator="tang-loo"))
     cosine = float(mean @ space.gradient / (mean.norm() * space.gradient.norm()))
     assert cosine < 0.9
@@ -257,14 +228,15 @@ def test_maxrl_ascends_the_truncated_logarithm_and_the_zero_costs_one_order():
         torch.testing.assert_close(full, Log(order=n).weight(p), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(ESTIMATORS))
-def test_the_effective_weight_is_the_slope_of_the_mean_payoff(name):
-    one = get_estimator(name)
-    n = 9
-    k = {"k": 4, "n": n, "none": 1}[one.takes]
-    p, step = torch.linspace(0.05, 0.95, 7, dtype=torch.float64), 1e-5
-    slope = (one.objective(p + step, n, k) - one.objective(p - step, n, k)) / (2 * step)
-    torch.testing.assert_close(one.effective_weight(p, n, k), slope, rtol=1e-7, atol=1e-7)
+def test_the_effective_weight_is_the_slope_of_the_mean_payoff(case):
+    n, step = 9, 1e-5
+    p = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
+    for name in sorted(ESTIMATORS):
+        one = get_estimator(name)
+        k = {"k": 4, "n": n, "none": 1}[one.takes]
+        slope = (one.objective(p + step, n, k) - one.objective(p - step, n, k)) / (2 * step)
+        with case(estimator=name):
+            torch.testing.assert_close(one.effective_weight(p, n, k), slope, rtol=1e-7, atol=1e-7)
 
 
 def test_the_payoff_of_the_unbiased_family_is_the_share_of_groups_solved():

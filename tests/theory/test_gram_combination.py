@@ -18,26 +18,27 @@ pytestmark = pytest.mark.statement("prop-gram-combination")
 METHODS = ("pcgrad", "upgrad", "mgda", "constrained")
 
 
-@pytest.mark.parametrize("aggregator", METHODS)
-@pytest.mark.parametrize("k", [2, 8, 40])
-def test_a_step_is_the_gradient_of_other_weights(policy, aggregator, k):
-    direction = ConflictFreeDirection(k, aggregator=aggregator)
-    p, step = direction(policy, policy.theta)
-    one, other = direction.history[0].lambdas
-    weights = one + other * k * (1 - p) ** (k - 1)
-    expected = policy.gradient(lambda p: policy.masses @ (weights * p))
-    torch.testing.assert_close(step, expected, atol=1e-12, rtol=1e-9)
+def test_a_step_is_the_gradient_of_other_weights(policy, case):
+    for aggregator, k in itertools.product(METHODS, (2, 8, 40)):
+        direction = ConflictFreeDirection(k, aggregator=aggregator)
+        p, step = direction(policy, policy.theta)
+        one, other = direction.history[0].lambdas
+        weights = one + other * k * (1 - p) ** (k - 1)
+        expected = policy.gradient(lambda p, weights=weights: policy.masses @ (weights * p))
+        with case(aggregator=aggregator, k=k):
+            torch.testing.assert_close(step, expected, atol=1e-12, rtol=1e-9)
 
 
-@pytest.mark.parametrize("aggregator", METHODS)
-def test_with_coefficients_that_are_not_negative_it_is_a_step_up_a_mixture(policy, aggregator):
-    direction = ConflictFreeDirection(8, aggregator=aggregator)
-    combined = ascend(policy, policy.theta, direction, step_size=0.1, steps=1)
-    lambdas = direction.history[0].lambdas
-    assert (lambdas >= 0).all()
-    mixture = Mixture((PassAtK(1), PassAtK(8)), tuple(lambdas.tolist()))
-    plain = ascend(policy, policy.theta, mixture, step_size=0.1, steps=1)
-    torch.testing.assert_close(combined.theta, plain.theta)
+def test_with_coefficients_that_are_not_negative_it_is_a_step_up_a_mixture(policy, case):
+    for aggregator in METHODS:
+        direction = ConflictFreeDirection(8, aggregator=aggregator)
+        combined = ascend(policy, policy.theta, direction, step_size=0.1, steps=1)
+        lambdas = direction.history[0].lambdas
+        mixture = Mixture((PassAtK(1), PassAtK(8)), tuple(lambdas.tolist()))
+        plain = ascend(policy, policy.theta, mixture, step_size=0.1, steps=1)
+        with case(aggregator=aggregator):
+            assert (lambdas >= 0).all()
+            torch.testing.assert_close(combined.theta, plain.theta)
 
 
 @pytest.mark.parametrize("k", [2, 3])

@@ -11,17 +11,18 @@ from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
 pytestmark = pytest.mark.statement("lem-push-through", "prop-natural-no-conflict")
 
 
-@pytest.mark.parametrize("damping", [1e-4, 0.1, 10.0])
-def test_the_kernel_gives_the_solution_of_the_system_in_the_parameters(policy, damping):
+def test_the_kernel_gives_the_solution_of_the_system_in_the_parameters(policy, case):
     theta, objective = policy.theta, PassAtK(6)
-    identity = torch.eye(policy.num_prompts, dtype=torch.float64)
-    p, jacobian = policy.vjp(theta, identity)
+    p, jacobian = policy.vjp(theta, torch.eye(policy.num_prompts, dtype=torch.float64))
     fisher = jacobian.T @ torch.diag(policy.masses / (p * (1 - p))) @ jacobian
-    system = fisher + damping * torch.eye(policy.num_parameters, dtype=torch.float64)
     gradient = policy.gradient(lambda p: policy.masses @ objective.value(p))
-    expected = torch.linalg.solve(system, gradient)
-    step = NaturalGradient(objective, damping)(policy, theta)[1]
-    torch.testing.assert_close(step, expected, atol=1e-10, rtol=1e-7)
+    for damping in (1e-4, 0.1, 10.0):
+        system = fisher + damping * torch.eye(policy.num_parameters, dtype=torch.float64)
+        step = NaturalGradient(objective, damping)(policy, theta)[1]
+        with case(damping=damping):
+            torch.testing.assert_close(
+                step, torch.linalg.solve(system, gradient), atol=1e-10, rtol=1e-7
+            )
 
 
 def test_the_fisher_matrix_is_that_of_the_outcome(policy):
@@ -35,23 +36,26 @@ def test_the_fisher_matrix_is_that_of_the_outcome(policy):
     torch.testing.assert_close(by_score, jacobian.T @ torch.diag(weights) @ jacobian)
 
 
-@pytest.mark.parametrize("k", [1, 5, 30])
-def test_undamped_each_prompt_gains_its_own_weight_times_its_variance(policy, k):
+def test_undamped_each_prompt_gains_its_own_weight_times_its_variance(policy, case):
     """For gradients that are linearly independent, the damping tending to zero."""
     assert torch.linalg.matrix_rank(policy.kernel(policy.theta)) == policy.num_prompts
-    p, step = NaturalGradient(PassAtK(k), 1e-12)(policy, policy.theta)
-    moved = policy.jvp(policy.theta, step[None])[0]
-    expected = p * (1 - p) * PassAtK(k).weight(p)
-    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=1e-4)
+    for k in (1, 5, 30):
+        p, step = NaturalGradient(PassAtK(k), 1e-12)(policy, policy.theta)
+        moved = policy.jvp(policy.theta, step[None])[0]
+        expected = p * (1 - p) * PassAtK(k).weight(p)
+        with case(k=k):
+            torch.testing.assert_close(moved, expected, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize("k", [2, 10, 50])
-def test_undamped_there_is_no_conflict(policy, k):
-    direction = ConflictFreeDirection(k, metric=FisherMetric(1e-12))
-    p, _ = direction(policy, policy.theta)
-    expected = policy.masses @ (p * (1 - p) * PassAtK(k).weight(p))
-    torch.testing.assert_close(direction.history[0].gram[0, 1], expected, atol=1e-6, rtol=1e-4)
-    assert expected > 0
+def test_undamped_there_is_no_conflict(policy, case):
+    for k in (2, 10, 50):
+        direction = ConflictFreeDirection(k, metric=FisherMetric(1e-12))
+        p, _ = direction(policy, policy.theta)
+        expected = policy.masses @ (p * (1 - p) * PassAtK(k).weight(p))
+        gram = direction.history[0].gram
+        with case(k=k):
+            torch.testing.assert_close(gram[0, 1], expected, atol=1e-6, rtol=1e-4)
+            assert expected > 0
 
 
 def test_the_damping_decides_between_the_two():

@@ -12,6 +12,7 @@ from passgrad.ascent.conflict_free import ConflictFreeDirection
 from passgrad.ascent.mixing import coefficients
 from passgrad.objectives import PassAtK
 from passgrad.worlds.bandit import TwoPointBandit
+from passgrad_book.experiments.checks import controls
 
 pytestmark = pytest.mark.statement("prop-no-fall", "cor-pcgrad-upgrad")
 
@@ -81,15 +82,16 @@ def test_the_plain_step_loses_what_these_do_not(first, second, angle):
         assert (changes(gram, aggregator) >= -1e-9 * gram.diagonal()).all()
 
 
-@pytest.mark.parametrize("aggregator", ["pcgrad", "upgrad", "mgda", "constrained"])
-def test_small_steps_do_as_the_first_order_says(policy, aggregator):
-    direction = ConflictFreeDirection(12, aggregator=aggregator)
+def test_small_steps_do_as_the_first_order_says(policy, case):
     size = 1e-5
-    trace = ascend(policy, policy.theta, direction, step_size=size, steps=1)
-    for k, change in zip((1, 12), direction.history[0].changes.tolist(), strict=True):
-        moved = float(trace.pass_at_k(k)[1] - trace.pass_at_k(k)[0])
-        assert moved == pytest.approx(size * change, rel=1e-2, abs=1e-9)
-        assert change > -1e-12
+    for aggregator in ("pcgrad", "upgrad", "mgda", "constrained"):
+        direction = ConflictFreeDirection(12, aggregator=aggregator)
+        trace = ascend(policy, policy.theta, direction, step_size=size, steps=1)
+        for k, change in zip((1, 12), direction.history[0].changes.tolist(), strict=True):
+            moved = float(trace.pass_at_k(k)[1] - trace.pass_at_k(k)[0])
+            with case(aggregator=aggregator, k=k):
+                assert moved == pytest.approx(size * change, rel=1e-2, abs=1e-9)
+                assert change > -1e-12
 
 
 def test_where_the_gradients_oppose_each_other_exactly_nothing_moves():
@@ -105,3 +107,9 @@ def test_where_the_gradients_oppose_each_other_exactly_nothing_moves():
     assert step.norm() < 1e-6 * gram.diagonal().max().sqrt()
     gradient = world.objective_gradient(theta, PassAtK(10))[1]
     assert gradient.norm() > 0.01
+
+
+def test_nothing_falls_in_the_bandits_where_the_gradients_conflict():
+    found = controls.first_order()
+    assert found.pop("conflicts") > 0
+    assert min(found.values()) > -1e-9, found

@@ -23,28 +23,26 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("objective", FUNCTIONS, ids=lambda objective: objective.label)
-def test_the_gradient_weighs_each_prompt_by_the_slope_of_the_objective(policy, objective):
-    function = FUNCTIONS[objective]
-    direct = policy.gradient(lambda p: policy.masses @ function(p))
-    weights = objective.weight(policy.success())
+def test_the_gradient_weighs_each_prompt_by_the_slope_of_the_objective(policy, case):
     rows = torch.stack([policy.gradient(lambda p, x=x: p[x]) for x in range(policy.num_prompts)])
-    torch.testing.assert_close((policy.masses * weights) @ rows, direct, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(
-        policy.objective_gradient(None, objective)[1], direct, rtol=1e-9, atol=1e-12
-    )
+    for objective, function in FUNCTIONS.items():
+        direct = policy.gradient(lambda p, f=function: policy.masses @ f(p))
+        weighted = (policy.masses * objective.weight(policy.success())) @ rows
+        with case(objective=objective.label):
+            torch.testing.assert_close(weighted, direct, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(
+                policy.objective_gradient(None, objective)[1], direct, rtol=1e-9, atol=1e-12
+            )
 
 
-@pytest.mark.parametrize("objective", FUNCTIONS, ids=lambda objective: objective.label)
-def test_the_gradient_of_each_prompt_is_that_of_its_success_rate_times_the_weight(
-    policy, objective
-):
-    weights = objective.weight(policy.success())
-    for x in range(policy.num_prompts):
-        of_f = policy.gradient(lambda p, x=x: FUNCTIONS[objective](p)[x])
-        of_p = policy.gradient(lambda p, x=x: p[x])
-        torch.testing.assert_close(of_f, weights[x] * of_p, rtol=1e-9, atol=1e-12)
-        assert weights[x] > 0
+def test_the_gradient_of_each_prompt_is_that_of_its_success_rate_times_the_weight(policy, case):
+    rows = torch.func.jacrev(policy.p)(policy.theta)
+    for objective, function in FUNCTIONS.items():
+        weights = objective.weight(policy.success())
+        of_f = torch.func.jacrev(lambda theta, f=function: f(policy.p(theta)))(policy.theta)
+        with case(objective=objective.label):
+            torch.testing.assert_close(of_f, weights[:, None] * rows, rtol=1e-9, atol=1e-12)
+            assert (weights > 0).all()
 
 
 def test_the_weight_of_another_objective_is_refuted(policy):

@@ -14,40 +14,37 @@ from passgrad.bounds import conflict_strength, proven_step_size, sufficient_k
 from passgrad.interference import conflict
 from passgrad.objectives import PassAtK
 from passgrad.worlds.bandit import TwoPointBandit
+from passgrad_book.experiments.checks import toy
+from passgrad_book.experiments.checks.toy import BOUND, THETA
 
 pytestmark = pytest.mark.statement("prop-conflict-identity", "prop-sufficient-k", "prop-step-size")
 
-THETA = (-2.0, -2.0)
 WORLD = TwoPointBandit(separation=0.2, hard_fraction=0.5)
 CURVE = conflict(WORLD, THETA, ks=[1, 2, 3, 5, 10])
-KERNEL = WORLD.kernel(THETA)
 FEATURES = WORLD.features
 STEP = ascend(WORLD, THETA, PassAtK(10), step_size=5.0)
 # Both E||s||^2 and E||Hess log pi|| are at most ||psi||^2 / 4 for a logistic policy.
-BOUNDS = {"margin": -float(CURVE.agreement[1]), "score_bound": 1.01 / 4}
-
-
-def cosine(u, v):
-    return float(u @ v / (u.norm() * v.norm()))
+BOUNDS = {"margin": -float(CURVE.agreement[1]), "score_bound": BOUND}
 
 
 def after(step_size, k):
     return float(ascend(WORLD, THETA, PassAtK(10), step_size=step_size).pass_at_k(k)[1])
 
 
+RATES, GEOMETRY, MOVED = toy.rates_and_weights(), toy.geometry(), toy.step()
 PRINTED = {
-    "p_e": (CURVE.success[0], 0.86, 2),
-    "p_h": (CURVE.success[1], 0.10, 2),
-    "w_e at k = 10, in 1e-7": (CURVE.weights[4, 0] * 1e7, 2.33, 2),
-    "w_h at k = 10": (CURVE.weights[4, 1], 3.88, 2),
-    "cos(psi_e, psi_h)": (cosine(*FEATURES), 0.98, 2),
-    "kappa": (KERNEL[0, 1], -0.01, 2),
-    "cos(grad p_e, grad p_h)": (KERNEL[0, 1] / KERNEL.diagonal().prod().sqrt(), -0.98, 2),
-    "cos(grad J_1, grad J_10)": (CURVE.cosine[4], -0.77, 2),
-    "J_1 before": (STEP.pass_at_k(1)[0], 0.48, 2),
-    "J_1 after": (STEP.pass_at_k(1)[1], 0.46, 2),
-    "J_10 before": (STEP.pass_at_k(10)[0], 0.83, 2),
-    "J_10 after": (STEP.pass_at_k(10)[1], 0.95, 2),
+    "p_e": (RATES["p_easy"], 0.86, 2),
+    "p_h": (RATES["p_hard"], 0.10, 2),
+    "w_e at k = 10, in 1e-7": (RATES["w_easy"] * 1e7, 2.33, 2),
+    "w_h at k = 10": (RATES["w_hard"], 3.88, 2),
+    "cos(psi_e, psi_h)": (GEOMETRY["cos_features"], 0.98, 2),
+    "kappa": (GEOMETRY["kernel"], -0.01, 2),
+    "cos(grad p_e, grad p_h)": (GEOMETRY["cos_success"], -0.98, 2),
+    "cos(grad J_1, grad J_10)": (toy.gradients()["cosine"], -0.77, 2),
+    "J_1 before": (MOVED["pass_at_1_before"], 0.48, 2),
+    "J_1 after": (MOVED["pass_at_1_after"], 0.46, 2),
+    "J_10 before": (MOVED["pass_at_10_before"], 0.83, 2),
+    "J_10 after": (MOVED["pass_at_10_after"], 0.95, 2),
 }
 
 FURTHER = {
@@ -55,8 +52,8 @@ FURTHER = {
     "p_h": (CURVE.success[1], 0.099750, 6),
     "w_e at k = 10, in 1e-7": (CURVE.weights[4, 0] * 1e7, 2.32538, 5),
     "w_h at k = 10": (CURVE.weights[4, 1], 3.883882, 6),
-    "cos(psi_e, psi_h)": (cosine(*FEATURES), 0.980198, 6),
-    "kappa": (KERNEL[0, 1], -0.010822, 6),
+    "cos(psi_e, psi_h)": (GEOMETRY["cos_features"], 0.980198, 6),
+    "kappa": (GEOMETRY["kernel"], -0.010822, 6),
     "angle of grad J_1 and grad J_10": (math.degrees(math.acos(CURVE.cosine[4])), 140.76, 2),
     "<grad J_1, grad J_10>": (CURVE.inner_product[4], -0.00259956, 8),
     "J_1 before": (STEP.pass_at_k(1)[0], 0.478950, 6),
@@ -76,12 +73,12 @@ FURTHER = {
     "k* of Proposition 4.5": (sufficient_k(CURVE, **BOUNDS), 3.836, 3),
     "delta of Corollary 4.4": (conflict_strength(CURVE, 10, **BOUNDS), 0.00259953, 8),
     "largest step of Proposition 4.6, in 1e-4": (
-        proven_step_size(CURVE, 10, **BOUNDS, curvature_bound=1.01 / 4) * 1e4,
+        proven_step_size(CURVE, 10, **BOUNDS, curvature_bound=BOUND) * 1e4,
         4.077,
         3,
     ),
     "the paper's step relative to it": (
-        5 / proven_step_size(CURVE, 10, **BOUNDS, curvature_bound=1.01 / 4),
+        5 / proven_step_size(CURVE, 10, **BOUNDS, curvature_bound=BOUND),
         12263,
         0,
     ),
@@ -92,16 +89,11 @@ FURTHER = {
 }
 
 
-@pytest.mark.parametrize("name", PRINTED)
-def test_printed_number(name):
-    value, printed, decimals = PRINTED[name]
-    assert round(float(value), decimals) == printed
-
-
-@pytest.mark.parametrize("name", FURTHER)
-def test_further_digits(name):
-    value, expected, decimals = FURTHER[name]
-    assert round(float(value), decimals) == expected
+@pytest.mark.parametrize("numbers", [PRINTED, FURTHER], ids=["as printed", "to further digits"])
+def test_the_numbers_of_the_example(numbers, case):
+    for name, (value, expected, decimals) in numbers.items():
+        with case(number=name):
+            assert round(float(value), decimals) == expected
 
 
 def test_another_theta_does_not_reproduce_them():

@@ -14,15 +14,14 @@ pytestmark = pytest.mark.statement("prop-pass-at-k-unbiased")
 RATES = [Fraction(0), Fraction(1, 7), Fraction(1, 2), Fraction(5, 6), Fraction(1)]
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 8])
-@pytest.mark.parametrize("p", RATES)
-def test_its_mean_over_all_outcomes_is_pass_at_k(n, p):
-    outcomes = list(itertools.product([0, 1], repeat=n))
-    chances = [math.prod(p if r else 1 - p for r in outcome) for outcome in outcomes]
-    for k in range(1, n + 1):
-        estimates = pass_at_k(n, [sum(outcome) for outcome in outcomes], k)
-        mean = np.array([float(c) for c in chances]) @ estimates
-        assert mean == pytest.approx(float(1 - (1 - p) ** k), abs=1e-14)
+def test_its_mean_over_all_outcomes_is_pass_at_k(case):
+    for n, p in itertools.product((1, 2, 5, 8), RATES):
+        outcomes = list(itertools.product([0, 1], repeat=n))
+        chances = [float(math.prod(p if r else 1 - p for r in outcome)) for outcome in outcomes]
+        for k in range(1, n + 1):
+            mean = np.array(chances) @ pass_at_k(n, [sum(outcome) for outcome in outcomes], k)
+            with case(n=n, p=p, k=k):
+                assert mean == pytest.approx(float(1 - (1 - p) ** k), abs=1e-14)
 
 
 @pytest.mark.parametrize("n", [2, 5, 8])

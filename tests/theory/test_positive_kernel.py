@@ -7,22 +7,9 @@ from hypothesis import strategies as st
 
 from passgrad.objectives import PassAtK
 from passgrad.worlds.bandit import TwoPointBandit
-from passgrad.worlds.base import AnalyticWorld
+from passgrad_book.experiments.checks import identities
 
 pytestmark = pytest.mark.statement("prop-positive-kernel")
-
-
-class Given(AnalyticWorld):
-    """Success rates and a jacobian as they are given; any kernel of that rank can be had."""
-
-    def __init__(self, p, jacobian):
-        self.p, self.jacobian = p, jacobian
-        self.masses = torch.full((len(p),), 1 / len(p), dtype=torch.float64)
-        self.groups = ("all",) * len(p)
-        self.num_parameters = jacobian.shape[1]
-
-    def success_and_jacobian(self, theta=None):
-        return self.p, self.jacobian
 
 
 def gradient(world, theta, k):
@@ -35,11 +22,11 @@ def gradient(world, theta, k):
     k=st.floats(1, 200),
     m=st.floats(1, 200),
 )
-def test_no_pair_of_orders_conflicts_under_a_nonnegative_kernel(seed, k, m):
+def test_no_pair_of_orders_conflicts_under_a_nonnegative_kernel(given_world, seed, k, m):
     generator = torch.Generator().manual_seed(seed)
     p = torch.rand(5, dtype=torch.float64, generator=generator)
     jacobian = torch.rand(5, 3, dtype=torch.float64, generator=generator)
-    world = Given(p, jacobian)
+    world = given_world(p, jacobian)
     assert (world.kernel() >= 0).all()
     of_k, of_m = gradient(world, None, k), gradient(world, None, m)
     assert of_k @ of_m >= 0
@@ -52,3 +39,14 @@ def test_the_premise_is_needed():
     world, theta = TwoPointBandit(), [-2.0, -2.0]
     assert world.kernel(theta)[0, 1] < 0
     assert gradient(world, theta, 10) @ gradient(world, theta, 1) < 0
+
+
+def test_it_holds_in_the_bandits():
+    found = identities.positive_kernel()
+    assert found["smallest_kernel"] >= 0
+    assert found["smallest_cosine"] >= 0
+    assert identities.pairs()["gap"] < 1e-12
+
+
+def test_every_pair_is_the_mean_of_weighted_kernels(setting):
+    assert identities.pairs([setting])["gap"] < 1e-12

@@ -5,28 +5,24 @@ import pytest
 from passgrad.bounds import conflict_strength
 from passgrad.interference import conflict
 from passgrad.worlds.bandit import TwoPointBandit
+from passgrad_book.experiments.checks import bounds
+from passgrad_book.experiments.checks.bounds import BOUND, KS, THETAS, margin
 
 pytestmark = pytest.mark.statement("cor-strength")
 
 WORLD = TwoPointBandit()
-BOUND = 1.01 / 4  # of E||s||^2, at every theta
-# Of negative slope: there the hard prompt is the one that disagrees with grad J_1.
-THETAS = [(b, s) for b in (-4.0, -3.0, -2.0, -1.0) for s in (-4.0, -3.0, -2.0, -1.0)]
-KS = [2, 4, 10, 32]
 
 
-def margin(curve):
-    return -float(curve.agreement.min())
+def test_the_strength_bounds_the_inner_product(case):
+    for each in bounds.strengths(THETAS, shares=(0.2, 1.0)):
+        with case(theta=each.theta, share=each.share, k=each.k):
+            assert each.inner_product <= -each.delta + 1e-16
 
 
-@pytest.mark.parametrize("theta", THETAS, ids=str)
-@pytest.mark.parametrize("share", [0.2, 1.0])
-def test_the_strength_bounds_the_inner_product(theta, share):
-    curve = conflict(WORLD, theta, ks=KS)
-    m = share * margin(curve)
-    for k, inner in zip(KS, curve.inner_product, strict=True):
-        strength = conflict_strength(curve, k, margin=m, score_bound=BOUND)
-        assert inner <= -strength + 1e-16
+def test_it_does_at_slopes_of_either_sign_and_the_printed_sign_does_not():
+    found = bounds.strength()
+    assert found["missed"] == 0
+    assert min(found["positive"], found["counterexamples_to_the_printed_sign"]) > 0
 
 
 def test_it_bounds_the_inner_product_of_random_policies(bounded_policy):
@@ -37,13 +33,12 @@ def test_it_bounds_the_inner_product_of_random_policies(bounded_policy):
         assert inner <= -strength + 1e-14
 
 
-def test_a_positive_strength_occurs_and_means_conflict():
-    strengths = []
-    for theta in THETAS:
-        curve = conflict(WORLD, theta, ks=[10])
-        strengths.append(conflict_strength(curve, 10, margin=margin(curve), score_bound=BOUND))
-        assert strengths[-1] <= 0 or curve.inner_product[0] < 0
-    assert max(strengths) > 0
+def test_a_positive_strength_occurs_and_means_conflict(case):
+    found = list(bounds.strengths(THETAS))
+    for each in found:
+        with case(theta=each.theta, k=each.k):
+            assert each.delta <= 0 or each.inner_product < 0
+    assert max(each.delta for each in found if each.k == 10) > 0
 
 
 def test_a_negative_strength_occurs_without_a_conflict():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from passgrad.interference import conflict
 from passgrad.worlds.bandit import TwoPointBandit
 from passgrad.worlds.tabular import TabularSoftmax
+from passgrad_book.experiments.checks import controls
 
 pytestmark = pytest.mark.statement("prop-tabular")
 
@@ -49,3 +50,7 @@ def test_sharing_parameters_is_what_makes_the_difference():
     torch.testing.assert_close(table.success(logits), p)
     assert conflict(bandit, theta, [10]).inner_product < 0
     assert conflict(table, logits, [10]).inner_product > 0
+
+
+def test_it_does_not_at_random_parameters():
+    assert controls.tabular()["smallest"] >= 0

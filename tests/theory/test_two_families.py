@@ -40,17 +40,21 @@ def draw(seed):
     return curve, means, h
 
 
-DRAWS = range(200)
+DRAWS = [draw(seed) for seed in range(200)]
 
 
 def test_the_draws_have_both_kinds():
-    negative = [float(m[1] @ ((1 - h) * m[0] + h * m[1])) < 0 for _, m, h in map(draw, DRAWS)]
+    negative = [float(m[1] @ ((1 - h) * m[0] + h * m[1])) < 0 for _, m, h in DRAWS]
     assert 40 < sum(negative) < 160
 
 
-@pytest.mark.parametrize("seed", DRAWS)
-def test_when_and_from_where_they_conflict(seed):
-    curve, (easy, hard), h = draw(seed)
+def test_when_and_from_where_they_conflict(case):
+    for seed, (curve, (easy, hard), h) in enumerate(DRAWS):
+        with case(seed=seed):
+            check_threshold(curve, easy, hard, h)
+
+
+def check_threshold(curve, easy, hard, h):
     p_easy, p_hard = float(curve.success[0]), float(curve.success[-1])
     a_easy, a_hard = (
         float(curve.masses[part] @ curve.agreement[part] / share)
@@ -71,16 +75,15 @@ def test_when_and_from_where_they_conflict(seed):
     assert ((curve.inner_product < 0) == (curve.ks > threshold)).all()
 
 
-@pytest.mark.parametrize("seed", DRAWS)
-def test_for_large_k_only_the_hard_family_is_left(seed):
+def test_for_large_k_only_the_hard_family_is_left(case):
     """The cosine tends to that of the gradients of the hard family and of pass@1."""
-    curve, (easy, hard), h = draw(seed)
-    rates = torch.log1p(-curve.success)
-    law = curve.reweighted(1 + 40 / float(rates[-1] - rates[0]))
-    step = law[:3].sum() * easy + law[3:].sum() * hard
-    at_1 = (1 - h) * easy + h * hard
-    cosine = torch.cosine_similarity(step, at_1, dim=0)
-    assert float(cosine) == pytest.approx(
-        float(torch.cosine_similarity(hard, at_1, dim=0)), abs=1e-12
-    )
-    assert float(law @ curve.agreement) == pytest.approx(float(hard @ at_1), abs=1e-12)
+    for seed, (curve, (easy, hard), h) in enumerate(DRAWS):
+        rates = torch.log1p(-curve.success)
+        law = curve.reweighted(1 + 40 / float(rates[-1] - rates[0]))
+        step = law[:3].sum() * easy + law[3:].sum() * hard
+        at_1 = (1 - h) * easy + h * hard
+        cosine = float(torch.cosine_similarity(step, at_1, dim=0))
+        limit = float(torch.cosine_similarity(hard, at_1, dim=0))
+        with case(seed=seed):
+            assert cosine == pytest.approx(limit, abs=1e-12)
+            assert float(law @ curve.agreement) == pytest.approx(float(hard @ at_1), abs=1e-12)

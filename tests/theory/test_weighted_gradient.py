@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from passgrad.objectives import PassAtK
+from passgrad_book.experiments.checks import identities
 
 pytestmark = pytest.mark.statement("prop-weighted-gradient")
 
@@ -17,14 +18,20 @@ def slopes(policy):
     return torch.einsum("xy,xy,xyd->xd", probabilities, rewards.double(), policy.scores())
 
 
-@pytest.mark.parametrize("k", KS)
-def test_the_gradient_is_the_mean_of_weighted_score_functions(policy, k):
-    weights = policy.masses * PassAtK(k).weight(policy.success())
-    exact = policy.gradient(lambda p: policy.masses @ (1 - (1 - p) ** k))
-    torch.testing.assert_close(weights @ slopes(policy), exact, atol=1e-12, rtol=0)
-    assert exact.norm() > 1e-8
-    _, gradient = policy.objective_gradient(None, PassAtK(k))
-    torch.testing.assert_close(gradient, exact, atol=1e-12, rtol=0)
+def test_the_gradient_is_the_mean_of_weighted_score_functions(policy, setting, case):
+    for k in KS:
+        weights = policy.masses * PassAtK(k).weight(policy.success())
+        exact = setting.gradient_at(k)
+        with case(k=k):
+            torch.testing.assert_close(weights @ slopes(policy), exact, atol=1e-12, rtol=0)
+            assert exact.norm() > 1e-8
+            _, gradient = policy.objective_gradient(None, PassAtK(k))
+            torch.testing.assert_close(gradient, exact, atol=1e-12, rtol=0)
+    assert identities.weighted_gradient([setting])["gap"] < 1e-12
+
+
+def test_it_is_in_the_bandits():
+    assert identities.weighted_gradient()["gap"] < 1e-12
 
 
 def test_the_kernel_is_the_mean_product_of_rewarded_scores(policy):
@@ -34,7 +41,6 @@ def test_the_kernel_is_the_mean_product_of_rewarded_scores(policy):
     )
 
 
-def test_a_weight_of_the_success_in_place_of_the_failure_is_refuted(policy):
-    p = policy.success()
-    exact = policy.gradient(lambda p: policy.masses @ (1 - (1 - p) ** 3))
-    assert ((policy.masses * 3 * p**2) @ slopes(policy) - exact).abs().max() > 1e-6
+def test_a_weight_of_the_success_in_place_of_the_failure_is_refuted(setting, monkeypatch):
+    monkeypatch.setattr(PassAtK, "weight", lambda self, p: self.k * p ** (self.k - 1))
+    assert identities.weighted_gradient([setting])["gap"] > 1e-6

@@ -6,7 +6,6 @@ import pytest
 from passgrad import provenance
 
 
-@pytest.mark.quick
 def test_record_is_plain_and_tells_no_secrets(root):
     import getpass
     import socket

@@ -5,7 +5,7 @@ world.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Protocol
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.objectives import Objective, PassAtK
+from passgrad.progress import Progress
 from passgrad.worlds.base import World
 
 
@@ -45,7 +46,7 @@ class Trace:
     """The parameters after the last step, (d,)."""
     thetas: Tensor | None
     """All parameters, (T + 1, d), where they were asked for."""
-    step_size: float
+    step_size: float | Callable[[int], float]
     objective: Objective | Direction
 
     def value(self, objective: Objective) -> Tensor:
@@ -72,60 +73,93 @@ def ascend(
     theta: Tensor | Sequence[float] | None = None,
     objective: Objective | Direction | None = None,
     *,
-    step_size: float = 5.0,
+    step_size: float | Callable[[int], float] = 5.0,
     steps: int = 1,
     record_theta: bool = False,
-    progress: bool = False,
+    observe: Callable[[int, Tensor], object] | None = None,
+    stop: Callable[[int, Tensor, Tensor], bool] | None = None,
+    progress: Progress | None = None,
 ) -> Trace:
     """The path of exact ascent from ``theta``, along the gradient of ``objective`` (default:
     pass@10) or along a :class:`Direction` in its place.
 
     The caller's theta is left as it is: one copy is moved in place, and beside it only the current
-    gradient is held. ``record_theta`` keeps every theta and is meant for small worlds.
-    ``progress`` shows a bar on the terminal.
+    gradient is held. A step costs what the gradient costs, and the last point its success rates.
 
-    Raises UserError for a negative number of steps, a step size that is not finite, and, naming
-    the step, for parameters or success rates that cease to be finite.
+    :param step_size: What the gradient is multiplied by; or a function from the number of a step,
+        from 0, to that, asked when the direction of this step is known.
+    :param record_theta: Keep every theta; meant for small worlds.
+    :param observe: Called with (step, theta) at each of the T + 1 points, before the gradient there
+        is taken, so that what it computes does not live beside one. Theta is moved in place
+        afterwards: copy what is to stay.
+    :param stop: Called with (step, theta, p) at each of the T + 1 points, when p(theta) and the
+        gradient there are known (at the last, p alone). If it is true the ascent ends at this
+        point, and so does the trace.
+    :param progress: Told of every step.
+    :raises UserError: For a negative number of steps, a step size that is not finite, and, naming
+        the step, for parameters or success rates that cease to be finite.
+
+    >>> import passgrad as pg
+    >>> trace = pg.ascend(pg.TwoPointBandit(), (-2, -2), pg.PassAtK(10), step_size=5, steps=1)
+    >>> trace.pass_at_k(10)
+    tensor([0.8252, 0.9532], dtype=torch.float64)
+    >>> trace.pass_at_k(1)
+    tensor([0.4789, 0.4647], dtype=torch.float64)
     """
     if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 0:
         raise UserError(f"steps must be a whole number of at least 0, got {steps!r}")
-    if not isinstance(step_size, Real) or not math.isfinite(step_size):
-        raise UserError(f"step_size must be a finite number, got {step_size!r}")
     objective = PassAtK(10) if objective is None else objective
     theta = world.parameters(theta).clone()
     success = torch.empty(steps + 1, world.num_prompts, dtype=torch.float64)
     thetas = theta.new_empty(steps + 1, len(theta)) if record_theta else None
+    remedy = "take shorter steps"
+    if not callable(step_size):
+        remedy = f"choose a step_size smaller than {_check_size(step_size):g}"
+    if progress:
+        progress.stage(f"ascending {objective.label}", steps)
 
-    for step in _counted(steps, progress, f"ascending {objective.label}"):
+    for step in range(steps + 1):
         if thetas is not None:
             thetas[step] = theta
-        success[step], gradient = (
-            objective(world, theta)
-            if callable(objective)
-            else world.objective_gradient(theta, objective)
+        if observe is not None:
+            observe(step, theta)
+        gradient = None
+        if step == steps:
+            success[step] = world.success(theta)
+        elif callable(objective):
+            success[step], gradient = objective(world, theta)
+        else:
+            success[step], gradient = world.objective_gradient(theta, objective)
+        _check_finite(success[step], objective, step, remedy)
+        ended = stop is not None and stop(step, theta, success[step])
+        if ended or gradient is None:
+            break
+        theta.add_(
+            gradient, alpha=_check_size(step_size(step)) if callable(step_size) else step_size
         )
-        _check_finite(success[step], step, step_size)
-        theta.add_(gradient, alpha=step_size)
         del gradient  # else it would live beside its successor
-        _check_finite(theta, step + 1, step_size)
-    success[steps] = world.success(theta)
-    _check_finite(success[steps], steps, step_size)
-    if thetas is not None:
-        thetas[steps] = theta
-    return Trace(success, world.masses, world.groups, theta, thetas, step_size, objective)
+        _check_finite(theta, objective, step + 1, remedy)
+        if progress:
+            progress.advance()
+    return Trace(
+        success[: step + 1],
+        world.masses,
+        world.groups,
+        theta,
+        None if thetas is None else thetas[: step + 1],
+        step_size,
+        objective,
+    )
 
 
-def _counted(steps: int, progress: bool, description: str) -> Iterable[int]:
-    if not progress:
-        return range(steps)
-    from rich.progress import track
-
-    return track(range(steps), description=description)
+def _check_size(step_size: float) -> float:
+    if not isinstance(step_size, Real) or not math.isfinite(step_size):
+        raise UserError(f"step_size must be a finite number, got {step_size!r}")
+    return step_size
 
 
-def _check_finite(values: Tensor, step: int, step_size: float) -> None:
+def _check_finite(values: Tensor, objective: Objective | Direction, step: int, remedy: str) -> None:
     if not torch.isfinite(values).all():
         raise UserError(
-            f"the ascent left the finite numbers at step {step}: "
-            f"choose a step_size smaller than {step_size:g}"
+            f"the ascent on {objective.label} left the finite numbers at step {step}: {remedy}"
         )

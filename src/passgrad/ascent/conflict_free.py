@@ -26,12 +26,41 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Surgery:
-    """One step: the Gram matrix of (base, objective), (2, 2), and the coefficients, (2,)."""
+    """One step: the Gram matrix of (base, objective) and the coefficients of the two.
 
-    gram: Tensor
-    lambdas: Tensor
+    It is kept as plain numbers: small tensors that a long ascent keeps would hold the memory
+    between them.
+    """
+
+    square_base: float
+    square_objective: float
+    inner_product: float
+    lambda_base: float
+    lambda_objective: float
+
+    @classmethod
+    def of(cls, gram: Tensor, lambdas: Tensor) -> Surgery:
+        """From the Gram matrix, (2, 2), symmetric, and the coefficients, (2,)."""
+        (square_base, inner_product), (_, square_objective) = gram.tolist()
+        return cls(square_base, square_objective, inner_product, *lambdas.tolist())
+
+    @property
+    def gram(self) -> Tensor:
+        """(2, 2), float64."""
+        return torch.tensor(
+            [
+                [self.square_base, self.inner_product],
+                [self.inner_product, self.square_objective],
+            ],
+            dtype=torch.float64,
+        )
+
+    @property
+    def lambdas(self) -> Tensor:
+        """(2,), float64."""
+        return torch.tensor([self.lambda_base, self.lambda_objective], dtype=torch.float64)
 
     @property
     def cosine(self) -> float:
@@ -48,29 +77,31 @@ class Surgery:
 class ConflictFreeDirection:
     r"""The combined step of a method of gradient surgery, as a direction of exact ascent.
 
-    Parameters
-    ----------
-    objective
-        What is ascended beside ``base``: an objective, or a number k for pass@k.
-    base
-        What is not to fall: pass@1 by default.
-    aggregator
-        A name in :data:`passgrad.ascent.mixing.AGGREGATORS`: ``"pcgrad"``, ``"upgrad"``,
-        ``"mgda"``, ``"cagrad"`` and others, or ``"constrained"``, which ascends ``objective`` with
-        as much of ``base`` as keeps ``base`` from falling to first order: the projection of the
-        gradient of ``objective`` on the half-space of such steps.
-    metric
-        Of the inner products and of the step (:mod:`passgrad.ascent.directions`): plain by
-        default. With :class:`~passgrad.ascent.directions.AdamMetric` or
-        :class:`~passgrad.ascent.directions.FisherMetric` it is steps along :math:`M^{-1} \nabla
-        J` that are combined, and conflict is conflict in that metric.
-    normalise
-        Divide the coefficients by their sum: the step is a weighted mean of the gradients. By
-        default they are those of the method.
-
     A step costs the success rates and one ``World.vjp`` of two rows. ``history`` keeps a
-    :class:`Surgery` for each step. Raises UserError for an unknown aggregator or one whose
-    dependency is missing, and where a gradient is not finite.
+    :class:`Surgery` for each step.
+
+    :param objective: What is ascended beside ``base``: an objective, or a number k for pass@k.
+    :param base: What is not to fall: pass@1 by default.
+    :param aggregator: A name in :data:`passgrad.ascent.mixing.AGGREGATORS`: ``"pcgrad"``,
+        ``"upgrad"``, ``"mgda"``, ``"cagrad"`` and others, or ``"constrained"``, which ascends
+        ``objective`` with as much of ``base`` as keeps ``base`` from falling to first order: the
+        projection of the gradient of ``objective`` on the half-space of such steps.
+    :param metric: Of the inner products and of the step (:mod:`passgrad.ascent.directions`): plain
+        by default. With :class:`~passgrad.ascent.directions.AdamMetric` or
+        :class:`~passgrad.ascent.directions.FisherMetric` it is steps along :math:`M^{-1} \nabla J`
+        that are combined, and conflict is conflict in that metric.
+    :param normalise: Divide the coefficients by their sum: the step is a weighted mean of the
+        gradients. By default they are those of the method.
+    :raises UserError: For an unknown aggregator or one whose dependency is missing, and where a
+        gradient is not finite.
+
+    >>> import passgrad as pg
+    >>> kept = pg.ConflictFreeDirection(10, aggregator="constrained")
+    >>> trace = pg.ascend(pg.TwoPointBandit(), (-2, -2), kept, step_size=1)
+    >>> trace.pass_at_k(1)
+    tensor([0.4789, 0.4790], dtype=torch.float64)
+    >>> kept.history[0].lambdas
+    tensor([7.0885, 1.0000], dtype=torch.float64)
     """
 
     def __init__(
@@ -106,7 +137,7 @@ class ConflictFreeDirection:
         weights = torch.stack([world.masses * one.weight(success) for one in both])
         gram, combine = self.metric(world, theta, success, weights)
         lambdas = coefficients(gram, self.aggregator, normalise=self.normalise)
-        self.history.append(Surgery(gram, lambdas))
+        self.history.append(Surgery.of(gram, lambdas))
         return success, combine(lambdas)
 
     def to_frame(self) -> DataFrame:
@@ -119,16 +150,16 @@ class ConflictFreeDirection:
         rows = [
             {
                 "step": step,
-                "inner_product": float(one.gram[0, 1]),
-                "cosine": one.cosine,
-                "square_base": float(one.gram[0, 0]),
-                "square_objective": float(one.gram[1, 1]),
-                "lambda_base": float(one.lambdas[0]),
-                "lambda_objective": float(one.lambdas[1]),
-                "change_base": float(one.changes[0]),
-                "change_objective": float(one.changes[1]),
+                "inner_product": surgery.inner_product,
+                "cosine": surgery.cosine,
+                "square_base": surgery.square_base,
+                "square_objective": surgery.square_objective,
+                "lambda_base": surgery.lambda_base,
+                "lambda_objective": surgery.lambda_objective,
+                "change_base": float(surgery.changes[0]),
+                "change_objective": float(surgery.changes[1]),
             }
-            for step, one in enumerate(self.history)
+            for step, surgery in enumerate(self.history)
         ]
         return pd.DataFrame(rows)
 
@@ -148,4 +179,4 @@ def annealed(start: float = 8, end: float = 1, *, steps: int) -> Scheduled:
 
 
 def _as_objective(given: Objective | float) -> Objective:
-    return given if hasattr(given, "weight") else PassAtK(given)  # type: ignore[return-value, arg-type]
+    return given if hasattr(given, "weight") else PassAtK(given)  # type: ignore[return-value]

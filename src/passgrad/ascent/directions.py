@@ -186,7 +186,13 @@ class Adam:
     called. ``betas[0] = 0`` leaves out the momentum; for gradients compared in that metric, see
     :class:`AdamMetric`.
 
-    Raises UserError for rates outside [0, 1) or an eps that is not positive.
+    :raises UserError: For rates outside [0, 1) or an eps that is not positive.
+
+    >>> import passgrad as pg
+    >>> adam = pg.Adam(pg.PassAtK(10))
+    >>> trace = pg.ascend(pg.TwoPointBandit(), (-2, -2), adam, step_size=0.1, steps=20)
+    >>> trace.pass_at_k(10)[-1]
+    tensor(0.9976, dtype=torch.float64)
     """
 
     def __init__(
@@ -223,7 +229,15 @@ class Adam:
 
 @dataclass(frozen=True)
 class NaturalGradient:
-    """(F + damping)^-1 grad J, as of :class:`FisherMetric`."""
+    """(F + damping)^-1 grad J, as of :class:`FisherMetric`.
+
+    :raises UserError: For a damping that is not a positive finite number.
+
+    >>> import passgrad as pg
+    >>> natural = pg.NaturalGradient(pg.PassAtK(10), damping=0.1)
+    >>> pg.ascend(pg.TwoPointBandit(), (-2, -2), natural, step_size=0.1).pass_at_k(10)
+    tensor([0.8252, 0.8402], dtype=torch.float64)
+    """
 
     objective: Objective
     damping: float

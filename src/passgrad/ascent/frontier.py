@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from passgrad.ascent.ascent import ascend
 from passgrad.ascent.conflict_free import annealed
 from passgrad.ascent.directions import Combine, Euclidean, Metric
 from passgrad.ascent.mixing import AGGREGATORS, check_aggregator, coefficients
 from passgrad.errors import UserError
 from passgrad.objectives import PassAtK
+from passgrad.progress import Progress
 from passgrad.worlds.base import World
 
 if TYPE_CHECKING:
@@ -84,39 +86,36 @@ def frontier(
     length: float | None = None,
     step_size: float | None = None,
     make_metric: Callable[[], Metric] = Euclidean,
-    progress: Callable[[str], Any] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, DataFrame]:
     r"""The paths of the named methods from the same theta, exactly.
 
-    Parameters
-    ----------
-    methods
-        Names as of :func:`method`.
-    k
-        The order beside 1.
-    length
-        Each step has this length in the metric. Give it or ``step_size``, by which the steps of
-        the methods' own lengths are multiplied.
-    make_metric
-        Makes the metric that one method works with; plain gradients by default.
-    progress
-        Called with each method's name when its path is done.
+    A step costs the success rates and one ``World.vjp`` of two rows, three for a schedule; methods
+    share the first step.
 
-    Returns
-    -------
-    dict
-        ``"path"``, one row a method and step 0..T: J_1 and J_k before the step
+    :param methods: Names as of :func:`method`.
+    :param k: The order beside 1.
+    :param length: Each step has this length in the metric. Give it or ``step_size``, by which the
+        steps of the methods' own lengths are multiplied.
+    :param make_metric: Makes the metric that one method works with; plain gradients by default.
+    :param progress: Told of every step; the path of each method is a stage.
+    :returns: ``"path"``, one row a method and step 0..T: J_1 and J_k before the step
         (``pass_at_1``, ``pass_at_k``), of each group too (``pass_at_1_<group>``, ...); the cosine
         and the norms of the two gradients; ``share``, that of ``lambda_k`` in the sum of the two
         absolute values (nan for a schedule between 1 and k); ``length`` of the step in the metric;
         the changes by this step, to first order and in fact (``predicted_1``, ``realised_1``,
         ``predicted_k``, ``realised_k``). In the last row what belongs to a step is nan.
         ``"prompts"``, one row a method and prompt: mass, group, p at the start and at the end.
+    :raises UserError: As :func:`method` does, for both or neither of ``length`` and ``step_size``
+        or one that is not positive, and where a step has no direction or leaves the finite numbers.
 
-    A step costs the success rates and one ``World.vjp`` of two rows, three for a schedule; methods
-    share the first step. Raises UserError as :func:`method` does, for both or neither of ``length``
-    and ``step_size`` or one that is not positive, and where a step has no direction or leaves the
-    finite numbers.
+    >>> import passgrad as pg
+    >>> methods = ["pass@k", "constrained"]
+    >>> tables = pg.frontier(pg.TwoPointBandit(), (-2, -2), methods, k=10, steps=2, length=0.1)
+    >>> tables["path"].query("step == 2")[["method", "pass_at_1", "pass_at_k"]].round(4)
+            method  pass_at_1  pass_at_k
+    2       pass@k     0.4759     0.8597
+    5  constrained     0.4790     0.8475
     """
     import pandas as pd
 
@@ -135,8 +134,12 @@ def frontier(
     path: list[dict[str, Any]] = []
     prompts: list[DataFrame] = []
     for rule in rules:
-        rows, success = _follow(world, theta, rule, k, steps, length, size, make_metric(), start)
-        path += rows
+        direction = _Steps(rule, k, length, size, make_metric(), start)
+        trace = ascend(
+            world, theta, direction, step_size=direction.factor, steps=steps, progress=progress
+        )
+        path += direction.rows
+        path.append({"method": rule.name, "step": steps} | _values(world, trace.success[steps], k))
         prompts.append(
             pd.DataFrame(
                 {
@@ -144,13 +147,11 @@ def frontier(
                     "prompt": range(world.num_prompts),
                     "group": world.groups,
                     "mass": world.masses,
-                    "success_start": success[0],
-                    "success_end": success[1],
+                    "success_start": trace.success[0],
+                    "success_end": trace.success[steps],
                 }
             )
         )
-        if progress is not None:
-            progress(rule.name)
     frame = pd.DataFrame(path)
     for one in ("1", "k"):
         after = frame.groupby("method", sort=False)[f"pass_at_{one}"].shift(-1)
@@ -178,62 +179,62 @@ def _fixed(name: str, share: float) -> Method:
     return Method(name, lambda gram: lambdas)
 
 
-def _follow(
-    world: World,
-    theta: Tensor,
-    rule: Method,
-    k: float,
-    steps: int,
-    length: float | None,
-    size: float,
-    metric: Metric,
-    start: _Point | None,
-) -> tuple[list[dict[str, Any]], tuple[Tensor, Tensor]]:
-    """The rows of one path, and p at both of its ends."""
-    theta = theta.clone()
-    rows, begin = [], None
-    for step in range(steps):
-        order = k if rule.order is None else rule.order(step)
-        between = rule.order is not None and order not in (1, k)
-        if step == 0 and start is not None and not between:
-            point = start
+class _Steps:
+    """The steps of one method, as a direction of ascent, with a row for each."""
+
+    def __init__(
+        self,
+        rule: Method,
+        k: float,
+        length: float | None,
+        size: float,
+        metric: Metric,
+        start: _Point | None,
+    ) -> None:
+        self.rule, self.k, self.length, self.size = rule, k, length, size
+        self.metric, self.start = metric, start
+        self.label = rule.name
+        self.rows: list[dict[str, Any]] = []
+
+    def factor(self, step: int) -> float:
+        """What the direction of this step is multiplied by."""
+        return self._factor
+
+    def __call__(self, world: World, theta: Tensor) -> tuple[Tensor, Tensor]:
+        step, k = len(self.rows), self.k
+        order = k if self.rule.order is None else self.rule.order(step)
+        between = order not in (1, k)
+        if step == 0 and self.start is not None and not between:
+            point = self.start
         else:
-            point = _Point.at(world, theta, metric, (1, k, order) if between else (1, k))
-        begin = point.success if begin is None else begin
-        if rule.choose is not None:
-            lambdas = rule.choose(point.gram)
+            point = _Point.at(world, theta, self.metric, (1, k, order) if between else (1, k))
+        if self.rule.choose is not None:
+            lambdas = self.rule.choose(point.gram)
         else:
             lambdas = torch.tensor([0.0, 0.0, 1.0] if between else [order == 1, order == k])
         lambdas = lambdas.double()
         norm = math.sqrt(max(float(lambdas @ point.gram @ lambdas), 0.0))
         if not (math.isfinite(norm) and norm > 0):
             raise UserError(
-                f"the step {step} of {rule.name} has no direction: its length is {norm:g}"
+                f"the step {step} of {self.rule.name} has no direction: its length is {norm:g}"
             )
-        factor = size if length is None else size / norm
-        changes = factor * (point.gram @ lambdas)[:2]
+        self._factor = self.size if self.length is None else self.size / norm
+        changes = self._factor * (point.gram @ lambdas)[:2]
         total = lambdas[:2].abs().sum()
-        rows.append(
-            {"method": rule.name, "step": step}
+        self.rows.append(
+            {"method": self.rule.name, "step": step}
             | _values(world, point.success, k)
             | {
                 "cosine": _cosine(point.gram),
                 "norm_1": math.sqrt(float(point.gram[0, 0])),
                 "norm_k": math.sqrt(float(point.gram[1, 1])),
                 "share": float(lambdas[1] / total) if total > 0 else math.nan,
-                "length": factor * norm,
+                "length": self._factor * norm,
                 "predicted_1": float(changes[0]),
                 "predicted_k": float(changes[1]),
             }
         )
-        theta.add_(point.combine(lambdas), alpha=factor)
-        del point  # else its gradients would live beside their successors
-    success = world.success(theta)
-    if not success.isfinite().all():
-        raise UserError(f"the path of {rule.name} left the finite numbers: take shorter steps")
-    rows.append({"method": rule.name, "step": steps} | _values(world, success, k))
-    assert begin is not None
-    return rows, (begin, success)
+        return point.success, point.combine(lambdas)
 
 
 def _values(world: World, success: Tensor, k: float) -> dict[str, float]:

@@ -56,7 +56,8 @@ def nearest_psd(gram: Tensor) -> Tensor:
     (m, m) -> (m, m): negative eigenvalues are set to zero.
     """
     values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
-    return (vectors * values.clamp(min=0)) @ vectors.T
+    nearest: Tensor = (vectors * values.clamp(min=0)) @ vectors.T
+    return nearest
 
 
 def coefficients(
@@ -69,31 +70,26 @@ def coefficients(
 ) -> Tensor:
     r"""The lambda of the combined step from the Gram matrix of the objectives: (m,), float64.
 
-    Parameters
-    ----------
-    gram
-        (m, m), symmetric: exact, or estimated without bias.
-    aggregator
-        A name in :data:`AGGREGATORS`. ``"constrained"`` ascends the last objective k and holds the
-        first one, with :math:`\lambda = (\mu, 1)` and the least :math:`\mu \ge 0` for which
-        :math:`G_{1k} + \mu G_{11} \ge 0`: among all steps of one length that do not lower
-        objective 1 to first order it raises objective k most. It takes two objectives.
-    error
-        Standard errors of the entries, (m, m); None for an exact matrix. Entries that are not
-        finite mean that nothing is known yet: then the coefficients are equal, and those of
-        ``"constrained"`` are (1, 0), which is safe.
-    quantile
-        By so many standard errors ``"constrained"`` goes below the estimates of :math:`G_{1k}` and
-        :math:`G_{11}`. Where :math:`G_{11}` is not above zero by as much, it returns (1, 0).
-    normalise
-        Divide by the sum of absolute values, so that a step is a weighted mean of the gradients
-        and a learning rate keeps its meaning.
-
     At a Gram matrix of zeros, where no method prefers a direction, the coefficients are equal.
     Two objectives need no solver: UPGrad is half of PCGrad there, and DualProj, Nash-MTL and CAGrad
     have the closed forms of :mod:`passgrad.ascent.pairs`. For more of them torchjd has a solver
-    that may not be installed. Raises UserError for an unknown name, a matrix that is not square or
-    not finite, and a missing optional dependency.
+    that may not be installed.
+
+    :param gram: (m, m), symmetric: exact, or estimated without bias.
+    :param aggregator: A name in :data:`AGGREGATORS`. ``"constrained"`` ascends the last objective k
+        and holds the first one, with :math:`\lambda = (\mu, 1)` and the least :math:`\mu \ge 0` for
+        which :math:`G_{1k} + \mu G_{11} \ge 0`: among all steps of one length that do not lower
+        objective 1 to first order it raises objective k most. It takes two objectives.
+    :param error: Standard errors of the entries, (m, m); None for an exact matrix. Entries that are
+        not finite mean that nothing is known yet: then the coefficients are equal, and those of
+        ``"constrained"`` are (1, 0), which is safe.
+    :param quantile: By so many standard errors ``"constrained"`` goes below the estimates of
+        :math:`G_{1k}` and :math:`G_{11}`. Where :math:`G_{11}` is not above zero by as much, it
+        returns (1, 0).
+    :param normalise: Divide by the sum of absolute values, so that a step is a weighted mean of the
+        gradients and a learning rate keeps its meaning.
+    :raises UserError: For an unknown name, a matrix that is not square or not finite, and a missing
+        optional dependency.
     """
     matrix = torch.as_tensor(gram, dtype=torch.float64).detach().cpu()
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
@@ -181,7 +177,8 @@ def _made(
     try:
         if name == "NashMTL":
             return aggregation.NashMTL(n_tasks=size, max_norm=0.0).weighting
-        return getattr(aggregation, name)(**options)
+        weighting: Callable[[Tensor], Tensor] = getattr(aggregation, name)(**options)
+        return weighting
     except ImportError as error:
         raise UserError(
             f"{name.removesuffix('Weighting')} needs the extra torchjd[{extra}]: "

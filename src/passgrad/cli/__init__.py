@@ -15,6 +15,7 @@ import typer
 import passgrad
 from passgrad.cli.claims import audit, reproduce, verify, witness
 from passgrad.cli.doctor import doctor
+from passgrad.cli.headings import Headed
 from passgrad.cli.measure import measure
 from passgrad.cli.models import models_app
 from passgrad.cli.notebooks import book, run
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 for command in (measure, plan, run, sweep, book, verify, witness, audit, reproduce, doctor):
-    app.command()(command)
+    app.command(cls=Headed)(command)
 
 
 def _version(value: bool) -> None:

@@ -32,9 +32,11 @@ def verify(
     The witnesses of experiments whose code has not been seen before run, in about three minutes.
     Needs neither network nor GPU. Ends with one table, and with exit status 1 on any failure.
     """
+    from passgrad.cli.progress import Bars
     from passgrad_book.build.claims.verify import verify as check
 
-    report = check(claims, write=write, say=lambda line: typer.echo(line, err=True))
+    with Bars() as bars:
+        report = check(claims, write=write, progress=bars)
     close(report.outcomes, report.parts)
     end(report.failures)
 
@@ -123,11 +125,13 @@ def reproduce(
     notebook are the same is not run again. Ends with one table, and with exit status 1 on any
     failure.
     """
+    from passgrad.cli.progress import Bars
     from passgrad_book.build.claims import render
     from passgrad_book.build.claims import reproduce as module
     from passgrad_book.build.claims.schema import load
 
-    outcomes = module.reproduce(claims, fresh=fresh, say=lambda line: typer.echo(line, err=True))
+    with Bars() as bars:
+        outcomes = module.reproduce(claims, fresh=fresh, progress=bars)
     if write:
         module.store(outcomes)
         render.write(load())

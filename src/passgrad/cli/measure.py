@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from passgrad.errors import UserError
+from passgrad.orders import Orders
+
+if TYPE_CHECKING:
+    from passgrad.measurement.options import Options
+
+# As the groups of passgrad.measurement.options, whose defaults a test compares with those here.
+_DRAWING, _JUDGING, _ESTIMATING = "Drawing completions", "Judging them", "Estimating"
+_STEP, _RUNNING = "The step", "Running"
 
 
 def measure(
@@ -22,71 +30,120 @@ def measure(
             "task: conventions, arithmetic, gsm8k, gym:NAME."
         ),
     ] = None,
-    rollouts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Completions drawn elsewhere from this model, parquet or JSON lines: logs of "
-            "verl, TRL, vLLM, or columns prompt, completion (or completion_ids), reward."
-        ),
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Completions a prompt.")] = 64,
-    ks: Annotated[
-        str | None,
-        typer.Option(help="Orders with intervals, such as 1,2,8.  [default: 1,2,4,... to half]"),
-    ] = None,
-    engine: Annotated[str, typer.Option(help="auto, vllm, transformers or server.")] = "auto",
+    samples: Annotated[
+        int, typer.Option(help="Completions a prompt.", rich_help_panel=_DRAWING)
+    ] = 64,
+    engine: Annotated[
+        str,
+        typer.Option(help="auto, vllm, transformers or server.", rich_help_panel=_DRAWING),
+    ] = "auto",
     base_url: Annotated[
         str | None,
         typer.Option(
             help="Address of an OpenAI-compatible vLLM server that serves the model, such as "
             "http://127.0.0.1:8000/v1; the key, if it wants one, in PASSGRAD_API_KEY or "
-            "OPENAI_API_KEY. Its completions are compared with the model before they are used."
+            "OPENAI_API_KEY. Its completions are compared with the model before they are used.",
+            rich_help_panel=_DRAWING,
         ),
     ] = None,
-    verifier: Annotated[
-        str,
-        typer.Option(help="For a file: exact, math, gym:NAME, package.module:function, FILE.py:f."),
-    ] = "exact",
-    verifier_seconds: Annotated[
-        float, typer.Option(help="A verdict that takes longer counts as wrong, and is reported.")
-    ] = 5.0,
-    verifier_memory: Annotated[
-        int, typer.Option(help="MiB that a verifier may take; beyond it the verdict is wrong.")
-    ] = 1024,
+    rollouts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Completions drawn elsewhere from this model, parquet or JSON lines: logs of "
+            "verl, TRL, vLLM, or columns prompt, completion (or completion_ids), reward.",
+            rich_help_panel=_DRAWING,
+        ),
+    ] = None,
     stop: Annotated[
         str | None,
-        typer.Option(help="For a file: what ends an answer.  [default: the model's end token]"),
+        typer.Option(
+            help="For a file: what ends an answer.  [default: the model's end token]",
+            rich_help_panel=_DRAWING,
+        ),
     ] = None,
     max_new_tokens: Annotated[
-        int, typer.Option(help="For a file: tokens after which a completion is cut off.")
+        int,
+        typer.Option(
+            help="For a file: tokens after which a completion is cut off.",
+            rich_help_panel=_DRAWING,
+        ),
     ] = 512,
+    seed: Annotated[
+        int, typer.Option(help="Of the samples and of their halves.", rich_help_panel=_DRAWING)
+    ] = 0,
+    verifier: Annotated[
+        str,
+        typer.Option(
+            help="For a file: exact, math, gym:NAME, package.module:function, FILE.py:f.",
+            rich_help_panel=_JUDGING,
+        ),
+    ] = "exact",
+    verifier_seconds: Annotated[
+        float,
+        typer.Option(
+            help="A verdict that takes longer counts as wrong, and is reported.",
+            rich_help_panel=_JUDGING,
+        ),
+    ] = 5.0,
+    verifier_memory: Annotated[
+        int,
+        typer.Option(
+            help="MiB that a verifier may take; beyond it the verdict is wrong.",
+            rich_help_panel=_JUDGING,
+        ),
+    ] = 1024,
+    ks: Annotated[
+        str | None,
+        typer.Option(
+            help="Orders with intervals, such as 1,2,8.  [default: 1,2,4,... to half]",
+            rich_help_panel=_ESTIMATING,
+        ),
+    ] = None,
     reading: Annotated[
         str,
-        typer.Option(help="new: the prompts stand for others like them; fixed: for themselves."),
+        typer.Option(
+            help="new: the prompts stand for others like them; fixed: for themselves.",
+            rich_help_panel=_ESTIMATING,
+        ),
     ] = "new",
-    level: Annotated[float, typer.Option(help="Confidence of intervals and of the band.")] = 0.95,
-    seed: Annotated[int, typer.Option(help="Of the samples and of their halves.")] = 0,
+    estimator: Annotated[
+        str,
+        typer.Option(
+            help="Of the gradients of pass@k; an unbiased one.", rich_help_panel=_ESTIMATING
+        ),
+    ] = "pkpo-loo1",
+    level: Annotated[
+        float,
+        typer.Option(help="Confidence of intervals and of the band.", rich_help_panel=_ESTIMATING),
+    ] = 0.95,
     parts: Annotated[
         bool,
         typer.Option(
             help="Split the product by layer and group, at the k where it is most negative; about "
-            "four more passes."
+            "four more passes.",
+            rich_help_panel=_ESTIMATING,
         ),
     ] = True,
     adam: Annotated[
         Path | None,
         typer.Option(
-            help="Safetensors file with Adam's second moments: the parts in its metric too."
+            help="Safetensors file with Adam's second moments: the parts in its metric too.",
+            rich_help_panel=_ESTIMATING,
         ),
     ] = None,
     step: Annotated[
-        bool, typer.Option(help="Predict what a step along that k's gradient does to pass@k.")
+        bool,
+        typer.Option(
+            help="Predict what a step along that k's gradient does to pass@k.",
+            rich_help_panel=_STEP,
+        ),
     ] = True,
     step_size: Annotated[
         str,
         typer.Option(
             help="points=1: the step that raises pass@k by one point to first order; length=1e-5: "
-            "of the length of the weights; eta=0.02: of the gradient."
+            "of the length of the weights; eta=0.02: of the gradient.",
+            rich_help_panel=_STEP,
         ),
     ] = "points=1",
     verify_step: Annotated[
@@ -95,13 +152,20 @@ def measure(
             "--verify-step",
             help="Take the step, and draw as many completions before and after it; not with a "
             "server.",
+            rich_help_panel=_STEP,
         ),
     ] = False,
     token_budget: Annotated[
-        int, typer.Option(help="Tokens of a packed row; less takes less memory.")
-    ] = 0,
+        int,
+        typer.Option(
+            help="Tokens of a packed row; less takes less memory.", rich_help_panel=_RUNNING
+        ),
+    ] = 1024,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what the folder holds.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on with what the folder holds.", rich_help_panel=_RUNNING
+        ),
     ] = False,
 ) -> None:
     """Will pass@k training cost pass@1 on this model and these prompts?
@@ -115,38 +179,58 @@ def measure(
     Over several processes or GPUs: torchrun --standalone --nproc_per_node 2 -m passgrad.cli measure
     with the same options.
     """
+    from passgrad.measurement.options import (
+        Drawing,
+        Estimating,
+        Judging,
+        Options,
+        Running,
+        Stepping,
+    )
+
+    asked = Options(
+        Drawing(
+            samples=samples, engine=engine, base_url=base_url, rollouts=rollouts, stop=stop,  # type: ignore[arg-type]
+            max_new_tokens=max_new_tokens, seed=seed,
+        ),
+        Judging(
+            verifier=verifier, verifier_seconds=verifier_seconds, verifier_memory=verifier_memory
+        ),
+        Estimating(
+            ks=orders(ks), reading=reading, estimator=estimator, level=level, parts=parts,  # type: ignore[arg-type]
+            adam=adam,
+        ),
+        Stepping(step_size=step_size, verify_step=verify_step) if step or verify_step else None,
+        Running(token_budget=token_budget, resume=resume),
+    )  # fmt: skip
+    _run(model, prompts, out, asked)
+
+
+def _run(model: str, prompts: str | None, out: Path, asked: Options) -> None:
+    """Measure with bars, write the report, and say what was found."""
     from passgrad.cli.progress import Bars
     from passgrad.lm.distributed import processes
-    from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
     from passgrad.measurement.report import write_report
     from passgrad.measurement.report.measured import content_of
     from passgrad.measurement.run import measure as run_measurement
 
     with processes() as group, Bars() as bars:
-        made = run_measurement(
-            model, prompts, out=out, rollouts=rollouts, samples=samples, ks=orders(ks),
-            engine=engine, base_url=base_url, verifier=verifier,  # type: ignore[arg-type]
-            verifier_seconds=verifier_seconds, verifier_memory=verifier_memory, stop=stop,
-            max_new_tokens=max_new_tokens, reading=reading, level=level, seed=seed,  # type: ignore[arg-type]
-            parts=parts, adam=adam, step=step, step_size=step_size, verify_step=verify_step,
-            token_budget=token_budget or DEFAULT_TOKEN_BUDGET, resume=resume, progress=bars,
+        measured = run_measurement(
+            model, prompts, out=out, drawing=asked.drawing, judging=asked.judging,
+            estimating=asked.estimating, step=asked.step,
+            running=replace(asked.running, progress=bars),
         )  # fmt: skip
-        group.from_main(lambda: write_report(content_of(made), out / "report.html"))
+        group.from_main(lambda: write_report(content_of(measured), out / "report.html"))
         if not group.is_main:
             return
-        for text in made.remarks:
+        for text in measured.remarks:
             bars.note(f"note: {text}")
-    typer.echo(made.estimate.verdict)
-    if made.step is not None:
-        typer.echo(made.step.verdict)
+    typer.echo(measured.estimate.verdict)
+    if measured.step is not None:
+        typer.echo(measured.step.verdict)
     typer.echo(str(out / "report.html"))
 
 
-def orders(text: str | None) -> list[int] | None:
+def orders(text: str | None) -> Orders | None:
     """The orders of ``--ks``."""
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--ks {text!r} is not a list of whole numbers such as 1,2,8") from None
+    return None if text is None else Orders.parse(text, "--ks")

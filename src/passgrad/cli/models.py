@@ -35,9 +35,11 @@ def models_fetch(
 
     Does nothing when it is there and intact, mends it when it is not.
     """
+    from passgrad.cli.progress import Bars
     from passgrad.lm import models
 
-    models.fetch(name, progress=True)
+    with Bars() as bars:
+        models.fetch(name, progress=bars)
     typer.echo(f"{name}: present and intact")
 
 

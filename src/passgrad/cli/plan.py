@@ -44,11 +44,11 @@ def plan(
 
     Example: passgrad plan /tmp/m --ks 16 --effect 0.1 --samples 64
     """
-    from passgrad.measurement.pilot import plan_from_pilot
+    from passgrad.measurement.planning_models import plan_from_pilot
 
-    made = plan_from_pilot(
+    planned = plan_from_pilot(
         pilot, ks=orders(ks), power=power, num_prompts=prompts, num_samples=samples,
         tokens_per_completion=tokens_per_completion, effect=effect, level=level,
     )  # fmt: skip
-    typer.echo(made.to_frame().to_string(index=False, float_format="{:.3g}".format))
-    typer.echo(str(made))
+    typer.echo(planned.to_frame().to_string(index=False, float_format="{:.3g}".format))
+    typer.echo(str(planned))

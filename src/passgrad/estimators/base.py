@@ -27,8 +27,9 @@ from passgrad.estimators.apply import by_counts, by_ranks
 from passgrad.estimators.counts import binomial_law, rates
 from passgrad.estimators.rewards import as_rewards, refuse_graded, refuse_standardised
 from passgrad.objectives import PassAtK
+from passgrad.orders import whole_orders
 
-Orders = int | Sequence[int] | None
+GivenOrders = int | Sequence[int] | None
 
 
 class Estimator(ABC):
@@ -62,12 +63,12 @@ class Estimator(ABC):
 
     @abstractmethod
     def coefficients(self, n: int, ks: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A_+(c) and A_-(c) for c = 0..n: two (K, n + 1) float64 tables.
+        """``A_+(c)`` and ``A_-(c)`` for c = 0..n: two (K, n + 1) float64 tables.
 
-        A_+(0) and A_-(n) belong to no sample and are 0. The arguments are not checked.
+        ``A_+(0)`` and ``A_-(n)`` belong to no sample and are 0. The arguments are not checked.
         """
 
-    def bias_factor(self, p: Any, n: int, k: Orders = None) -> Tensor:
+    def bias_factor(self, p: Any, n: int, k: GivenOrders = None) -> Tensor:
         """E[estimate] / (w_k(p) grad p), in the shape of p; (K, ...) for K orders.
 
         1 for an unbiased estimator; nan where w_k(p) is 0 for another one.
@@ -80,21 +81,21 @@ class Estimator(ABC):
         ones = torch.ones(len(orders), *rates(p).shape, dtype=torch.float64)
         return ones[0] if single else ones
 
-    def effective_weight(self, p: Any, n: int, k: Orders = None) -> Tensor:
+    def effective_weight(self, p: Any, n: int, k: GivenOrders = None) -> Tensor:
         """e(p), what the estimator multiplies grad p by: the shape of p; (K, ...) for K orders."""
         orders, single = self.orders(n, k)
         steps = n * self.payoff_steps(n, orders)
         weight = torch.einsum("kc,...c->k...", steps, binomial_law(rates(p), n - 1))
         return weight[0] if single else weight
 
-    def payoff(self, n: int, k: Orders = None) -> Tensor:
+    def payoff(self, n: int, k: GivenOrders = None) -> Tensor:
         """V(c) for c = 0..n, whose expectation the estimator ascends: (n + 1,) or (K, n + 1)."""
         orders, single = self.orders(n, k)
         steps = self.payoff_steps(n, orders)
         values = torch.cat([torch.zeros_like(steps[:, :1]), steps.cumsum(dim=1)], dim=1)
         return values[0] if single else values
 
-    def objective(self, p: Any, n: int, k: Orders = None) -> Tensor:
+    def objective(self, p: Any, n: int, k: GivenOrders = None) -> Tensor:
         """F(p) = E[V(c)], the objective of one prompt that is really ascended; 0 at p = 0."""
         values = torch.einsum(
             "kc,...c->k...", self.payoff(n, k).reshape(-1, n + 1), binomial_law(rates(p), n)
@@ -105,7 +106,7 @@ class Estimator(ABC):
         self,
         p: Any,
         n: int,
-        k: Orders = None,
+        k: GivenOrders = None,
         *,
         mean_square: Any = 1.0,
         noise_right: Any = 0.0,
@@ -144,7 +145,7 @@ class Estimator(ABC):
         assert isinstance(total, Tensor)
         return total[0] if single else total
 
-    def relative_deviation(self, p: Any, n: int, k: Orders = None, **scores: Any) -> Tensor:
+    def relative_deviation(self, p: Any, n: int, k: GivenOrders = None, **scores: Any) -> Tensor:
         """The standard deviation over the length of the mean of the estimate, for p in (0, 1).
 
         ``scores`` are those of :meth:`variance`. The length is e(p) p ||mu_1||.
@@ -153,7 +154,9 @@ class Estimator(ABC):
         mean = self.effective_weight(p, n, k).abs() * rates(p) * size
         return self.variance(p, n, k, **scores).sqrt() / mean
 
-    def advantages(self, rewards: Any, k: Orders = None, *, out: Tensor | None = None) -> Tensor:
+    def advantages(
+        self, rewards: Any, k: GivenOrders = None, *, out: Tensor | None = None
+    ) -> Tensor:
         """(P, n) rewards -> (P, n) advantages, or (K, P, n) for a sequence of K orders.
 
         ``out`` takes the result, in its shape and the dtype of the rewards. Raises UserError for
@@ -185,11 +188,13 @@ class Estimator(ABC):
         return plus, minus
 
     def payoff_steps(self, n: int, ks: Sequence[int]) -> Tensor:
-        """A_+(c + 1) - A_-(c) for c = 0..n - 1: (K, n)."""
+        """``A_+(c + 1) - A_-(c)`` for c = 0..n - 1: (K, n)."""
         plus, minus = self.tables(n, ks)
         return plus[:, 1:] - minus[:, :-1]
 
-    def orders(self, n: int, k: Orders, *, strict: bool = False) -> tuple[tuple[int, ...], bool]:
+    def orders(
+        self, n: int, k: GivenOrders, *, strict: bool = False
+    ) -> tuple[tuple[int, ...], bool]:
         """The orders as a tuple, and whether a single one was asked for.
 
         Without an order: n where it is fixed to n, 1 for an estimator without one. ``strict``
@@ -202,17 +207,12 @@ class Estimator(ABC):
                 raise UserError(f"{self.name} needs k, the order of pass@k to ascend: k=4, say")
             return (n if self.takes == "n" else 1,), True
         single = isinstance(k, Integral) or not hasattr(k, "__iter__")
-        given = [k] if single else list(k)  # type: ignore[arg-type]
-        if not given:
-            raise UserError("k is an empty sequence: give at least one order")
-        for one in given:
-            self._check_order(n, one, strict)
-        return tuple(int(one) for one in given), single  # type: ignore[arg-type]
+        orders = whole_orders(k, "k")
+        for order in orders:
+            self._check_order(n, order, strict)
+        return orders, single
 
-    def _check_order(self, n: int, k: Any, strict: bool) -> None:
-        if isinstance(k, bool) or not isinstance(k, Integral) or int(k) < 1:
-            raise UserError(f"k must be a whole number of at least 1, got {k!r}")
-        k = int(k)
+    def _check_order(self, n: int, k: int, strict: bool) -> None:
         if self.takes == "none":
             if strict and k != 1:
                 raise UserError(

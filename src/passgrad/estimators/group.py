@@ -11,7 +11,7 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.estimators.apply import ascending, by_ranks
-from passgrad.estimators.base import Estimator, Orders
+from passgrad.estimators.base import Estimator, GivenOrders
 from passgrad.estimators.counts import binomial_law, decisive_share, rates
 from passgrad.estimators.pass_at_k import parts
 
@@ -82,7 +82,7 @@ class GRPO(Estimator):
             _divided(-c / n**2, self.deviation(n)),
         )
 
-    def bias_factor(self, p: Any, n: int, k: Orders = None) -> Tensor:
+    def bias_factor(self, p: Any, n: int, k: GivenOrders = None) -> Tensor:
         orders, single = self.orders(n, k)
         p = rates(p)
         c = torch.arange(n + 1, dtype=torch.float64)
@@ -170,7 +170,7 @@ class PassKTraining(Estimator):
         deviation = self.deviation(n, ks)
         return _divided(share * (n - c) / n**2, deviation), _divided(-share * c / n**2, deviation)
 
-    def bias_factor(self, p: Any, n: int, k: Orders = None) -> Tensor:
+    def bias_factor(self, p: Any, n: int, k: GivenOrders = None) -> Tensor:
         orders, single = self.orders(n, k)
         p = rates(p)
         if not self.standardise:
@@ -255,7 +255,7 @@ class MaxRL(Estimator):
             minus[:, 0] = 0.0
         return 1 / c.clamp(min=1) - 1 / n, minus
 
-    def bias_factor(self, p: Any, n: int, k: Orders = None) -> Tensor:
+    def bias_factor(self, p: Any, n: int, k: GivenOrders = None) -> Tensor:
         orders, single = self.orders(n, k)
         failure = 1 - rates(p)
         weight = torch.zeros_like(failure)
@@ -298,7 +298,7 @@ class VerlPassK(Estimator):
         plus[:, 1] = 1 / (n**-0.5 + self.epsilon) if self.standardise else 1.0
         return plus, torch.zeros_like(plus)
 
-    def bias_factor(self, p: Any, n: int, k: Orders = None) -> Tensor:
+    def bias_factor(self, p: Any, n: int, k: GivenOrders = None) -> Tensor:
         orders, single = self.orders(n, k)
         scale = n**0.5 / (1 + self.epsilon * n**0.5) if self.standardise else 1.0
         factor = torch.full_like(rates(p), scale)

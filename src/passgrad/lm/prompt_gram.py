@@ -33,6 +33,7 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.logprobs import packed_logprobs
 from passgrad.lm.passes import CompletionPasses
+from passgrad.progress import Progress, Silent
 
 _GIB = 2**30
 #: of the largest singular value of a prompt's coefficients; what is below counts as rounding
@@ -40,7 +41,6 @@ _RANK = 1e-12
 # The share of the memory in which gradients are converted to float64 to be multiplied.
 _SCRATCH = 1 / 8
 #: called with the prompts that are done and with all there are to do
-Progress = Callable[[int, int], None]
 
 
 class Keep(Protocol):
@@ -167,10 +167,10 @@ def prompt_gram(
     :param memory_gib: For all gradients that are held, :class:`GramPlan`; one block if all fit.
     :param parts: The part of each parameter, as :func:`passgrad.lm.groups.layers_of` and
         :func:`~passgrad.lm.groups.groups_of` give it; products by part cost no pass.
-    :param keep: ``Kept(folder).tensor`` of :mod:`passgrad.measurement.kept`, or the like: the
+    :param keep: ``Kept(folder).tensor`` of :mod:`passgrad.measurement.store`, or the like: the
         products of each block are kept, and a run that was killed goes on at the next. What is kept
         depends on model and completions too: a folder is good for one of each.
-    :param progress: Called after each prompt of each block.
+    :param progress: Told of one stage, which advances after each prompt of each block.
     :raises UserError: For coefficients that do not fit, a limit that is too low, or a parameter
         without a part.
     """
@@ -184,16 +184,15 @@ def prompt_gram(
     numbers = {name: number for number, name in enumerate(passes.layout.shapes)}
     given = torch.as_tensor(coefficients).double()
     total = torch.zeros(len(labels), plan.num_vectors, plan.num_vectors, dtype=torch.float64)
-    done, everything = 0, plan.forward_passes
+    progress = progress or Silent()
+    progress.stage("products of the gradients of prompts", plan.forward_passes)
+    computed: set[tuple[Piece, ...]] = set()
     for block in plan.blocks:
 
-        def advance(finished: int, done: int = done) -> None:
-            if progress is not None:
-                progress(done + finished, everything)
-
-        def compute(block: tuple[Piece, ...] = block, advance: Any = advance) -> Tensor:
+        def compute(block: tuple[Piece, ...] = block) -> Tensor:
+            computed.add(block)
             places = [labels.index(of[piece.name]) for piece in block]
-            return _products(passes, vectors, plan, block, places, len(labels), advance)
+            return _products(passes, vectors, plan, block, places, len(labels), progress)
 
         if keep is None:
             total += compute()
@@ -202,8 +201,8 @@ def prompt_gram(
                 [[numbers[p.name], p.start, p.stop, labels.index(of[p.name])] for p in block]
             )
             total += keep("gram", given, where, compute=compute)
-            advance(len(vectors.prompts))
-        done += len(vectors.prompts)
+            if block not in computed:
+                progress.advance(len(vectors.prompts))
     expanded = vectors.expand(total)
     return PromptGram(expanded.sum(0), dict(zip(labels, expanded, strict=True)), plan)
 
@@ -248,7 +247,7 @@ def _products(
     block: Sequence[Piece],
     places: Sequence[int],
     num_parts: int,
-    advance: Callable[[int], None],
+    progress: Progress,
 ) -> Tensor:
     """(parts, R, R) over one block."""
     dtype = torch.promote_types(passes.layout.dtype, torch.float32)
@@ -261,13 +260,13 @@ def _products(
     for piece in block:
         by_name.setdefault(piece.name, []).append(piece)
     first = 0
-    for number, (x, basis) in enumerate(zip(vectors.prompts, vectors.bases, strict=True)):
+    for x, basis in zip(vectors.prompts, vectors.bases, strict=True):
         for j, name, gradient in prompt_backwards(passes, x, basis, list(by_name)):
             for piece in by_name[name]:
                 held[piece][first + j] += gradient.reshape(-1)[piece.start : piece.stop]
             del gradient
         first += len(basis)
-        advance(number + 1)
+        progress.advance()
     result = torch.zeros(num_parts, plan.num_vectors, plan.num_vectors, dtype=torch.float64)
     for piece, place in zip(block, places, strict=True):
         for columns in held.pop(piece).split(plan.chunk, dim=1):

@@ -35,7 +35,8 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.parameters import ParameterLayout
 from passgrad.lm.passes import CompletionPasses
-from passgrad.lm.prompt_gram import Keep, Progress, PromptGram, PromptVectors, prompt_backwards
+from passgrad.lm.prompt_gram import Keep, PromptGram, PromptVectors, prompt_backwards
+from passgrad.progress import Progress, Silent
 
 
 class Sketch:
@@ -112,7 +113,7 @@ def sketched_gram(
         1 / sqrt(size) of the product of the lengths.
     :param repeats: Sketches of size / repeats each; their spread is the error, so at least 2.
     :param keep: As for ``prompt_gram``; the sketches of a prompt are kept.
-    :param progress: Called after each prompt.
+    :param progress: Told of one stage, which advances after each prompt.
     """
     if repeats < 2 or size < repeats:
         raise UserError(
@@ -125,7 +126,9 @@ def sketched_gram(
     law = torch.tensor([length, repeats, seed])
     names = list(passes.layout.shapes)
     made: list[Tensor] = []
-    for number, (x, basis) in enumerate(zip(vectors.prompts, vectors.bases, strict=True)):
+    progress = progress or Silent()
+    progress.stage("sketches of the gradients of prompts", len(vectors.prompts))
+    for x, basis in zip(vectors.prompts, vectors.bases, strict=True):
 
         def compute(x: int = x, basis: Tensor = basis) -> Tensor:
             sums = [sketch.empty() for _ in basis]
@@ -139,8 +142,7 @@ def sketched_gram(
             if keep is None
             else keep("sketch", basis, torch.tensor([x]), law, compute=compute)
         )
-        if progress is not None:
-            progress(number + 1, len(vectors.prompts))
+        progress.advance()
     folded = torch.cat([*made, torch.zeros(0, repeats, length)])
     products = torch.stack([_square(folded[:, r]) for r in range(repeats)])
     kernels = vectors.expand(products)

@@ -82,7 +82,6 @@ class Request:
     ends: tuple[int, ...]
     max_new_tokens: int
     settings: Sampling = Sampling()
-    progress: bool = False
     base_url: str | None = None
     name: str = ""
 

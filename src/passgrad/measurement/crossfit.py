@@ -32,7 +32,8 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator
-from passgrad.measurement.samples import OwnProducts, SampledGradients
+from passgrad.measurement.samples import OwnProducts, SampledGradients, Samples
+from passgrad.orders import Orders
 
 Split = Literal["completions", "prompts"]
 
@@ -113,9 +114,9 @@ class CrossFit:
     shape: tuple[int, int]
     """(M, n)."""
     split: Split
-    curve: tuple[int, ...]
+    curve: Orders
     """The orders of the point estimate."""
-    reported: tuple[int, ...]
+    reported: Orders
     """The orders that have gradients of their own, starting with 1; some of ``curve``."""
     pairings: tuple[Pairing, Pairing]
     own: tuple[Pairing, Pairing] | None
@@ -161,12 +162,11 @@ def cross_fit(
     ``own`` adds the passes within prompts. Raises UserError for samples that do not fit together
     and for orders that a half is too small for.
     """
-    rewards = samples.rewards.double()
-    masses = samples.masses.double()
-    num_prompts, n = rewards.shape[-2:]
+    checked = Samples.of(samples)
+    rewards, masses, (num_prompts, n) = checked.rewards, checked.masses, checked.shape
     halves = split_halves(num_prompts, n, split, seed=seed)
-    reported = (1, *(k for k in sorted(set(reported)) if k != 1))
-    curve = tuple(sorted({*curve, *reported}))
+    reported = Orders.of(reported).with_one()
+    curve = Orders.of((*curve, *reported))
     check_orders(curve, halves, split, estimator)
     weights = [order_advantages(half.take(rewards), curve, estimator) for half in halves]
     rows = [curve.index(j) for j in reported]

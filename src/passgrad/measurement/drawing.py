@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from passgrad.files import write_atomic
 from passgrad.lm.rollouts import Rollouts, Sampling
-from passgrad.progress import Progress
+from passgrad.progress import Progress, Within
 from passgrad.rollouts.sampling import Engine, sample
 from passgrad.tasks.base import Task
 from passgrad.tasks.verifiers import Verifier
@@ -25,8 +25,8 @@ BLOCK = 64
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """How the completions of a task are drawn."""
+class Blocks:
+    """The completions of a task, a block of prompts at a time."""
 
     model: str
     task: Task
@@ -49,15 +49,16 @@ class Drawing:
         """The blocks that are not there yet."""
         return [block for block in range(self.num_blocks) if not self.path(block).is_file()]
 
-    def draw(self, blocks: Sequence[int], progress: Progress) -> None:
-        """Draw these blocks."""
+    def draw(
+        self, blocks: Sequence[int], progress: Progress, stage: str = "drawing completions"
+    ) -> None:
+        """Draw these blocks, as one stage."""
         if not blocks:
             return
         sizes = [len(self._prompts(block)) * self.num_samples for block in blocks]
-        progress.stage("drawing completions", sum(sizes))
-        for block, size in zip(blocks, sizes, strict=True):
-            self._draw(block)
-            progress.advance(size)
+        progress.stage(stage, sum(sizes))
+        for block in blocks:
+            self._draw(block, Within(progress))
 
     def rollouts(self) -> Rollouts:
         """All blocks together; every one must be there."""
@@ -67,12 +68,14 @@ class Drawing:
     def incidents(self) -> list[dict[str, Any]]:
         """The completions that the verifier had no ordinary verdict for; they count as wrong."""
         paths = sorted(self.folder.glob("part-*.incidents.json"))
-        return [one for path in paths for one in json.loads(path.read_text(encoding="utf-8"))]
+        return [
+            incident for path in paths for incident in json.loads(path.read_text(encoding="utf-8"))
+        ]
 
     def _prompts(self, block: int) -> tuple[Any, ...]:
         return self.task.prompts[block * BLOCK : (block + 1) * BLOCK]
 
-    def _draw(self, block: int) -> None:
+    def _draw(self, block: int, progress: Progress) -> None:
         some = replace(self.task, prompts=self._prompts(block))
         # A block has a seed of its own, so that it does not matter which were drawn before.
         law = replace(self.law, seed=self.law.seed + block)
@@ -80,12 +83,12 @@ class Drawing:
         before = len(judge.incidents) if judge else 0
         drawn = sample(
             self.model, some, num_samples=self.num_samples, engine=self.engine, settings=law,
-            base_url=self.base_url,
+            base_url=self.base_url, progress=progress,
         )  # fmt: skip
         new = judge.incidents[before:] if judge else []
         if new:
             names = ("prompt_id", "completion", "answer", "reason")
-            rows = [{name: getattr(one, name) for name in names} for one in new]
+            rows = [{name: getattr(incident, name) for name in names} for incident in new]
             content = json.dumps(rows, ensure_ascii=False)
             write_atomic(self.path(block).with_suffix(".incidents.json"), content.encode())
         drawn.write(self.path(block))

@@ -2,31 +2,33 @@ r"""<grad J_k, grad J_1> of a policy from sampled answers: unbiased, for all k, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.estimators import ESTIMATORS, Estimator, get_estimator
+from passgrad.estimators import Estimator
+from passgrad.estimators.registry import unbiased_estimator
 from passgrad.measurement import influence as terms
-from passgrad.measurement.agreement import agreement_error
 from passgrad.measurement.crossfit import Split, check_orders, cross_fit, split_halves
-from passgrad.measurement.samples import SampledGradients
+from passgrad.measurement.samples import SampledGradients, Samples
+from passgrad.orders import Orders
 from passgrad.stats.bands import (
     Array,
+    IntArray,
     band,
     degrees_of_freedom,
     first_crossing,
+    interval,
     intervals,
-    standard_error,
     threshold_interval,
 )
 from passgrad.stats.binomial import check_level
+from passgrad.stats.interval import Interval, WithInterval
 from passgrad.stats.intervals import Prompts, check_prompts
 
 if TYPE_CHECKING:
@@ -37,39 +39,29 @@ _MOST_ORDERS = 256  # of the point estimate
 
 
 @dataclass(frozen=True, eq=False)
-class ConflictEstimate:
+class ConflictEstimate(WithInterval):
     """Estimated products of grad J_k with grad J_1; float64 arrays.
 
     Arrays (K,) follow ``ks``, the orders with intervals; (C,) follow ``curve_ks``, all orders that
     have a point estimate; (M,) follow the prompts.
     """
 
-    ks: Array
-    inner_product: Array
-    """<grad J_k, grad J_1>, (K,), unbiased."""
-    standard_error: Array
-    """Of ``inner_product``, (K,)."""
-    low: Array
-    high: Array
-    """The interval at each k by itself, (K,)."""
-    band_low: Array
-    band_high: Array
-    """Intervals that hold at all of ``ks`` at once, (K,)."""
+    ks: IntArray
+    interval: Interval
+    """<grad J_k, grad J_1>, (K,), unbiased, with a band that holds at all of ``ks`` at once."""
     degrees: Array
     """Degrees of freedom of the t laws, (K,): about how many prompts carry the error."""
     squared_norm: Array
     """||grad J_k||^2, (K,), unbiased: negative where noise exceeds the gradient."""
     squared_norm_at_1: float
-    cosine: Array
-    """The ratio of the unbiased estimates, (K,), nan where one of the squared norms does not exceed
-    its standard error: a ratio of noise says nothing.
+    cosines: Interval
+    """The ratios of the unbiased estimates, (K,), nan where one of the squared norms does not
+    exceed its standard error: a ratio of noise says nothing.
 
-    Its bias is of the order of the squared relative errors of the three.
+    The bias is of the order of the squared relative errors of the three. The ends are those at each
+    k by itself, by linearisation, held to [-1, 1].
     """
-    cosine_low: Array
-    cosine_high: Array
-    """Its interval at each k by itself, by linearisation, held to [-1, 1], (K,)."""
-    curve_ks: Array
+    curve_ks: IntArray
     curve: Array
     """<grad J_k, grad J_1> without intervals, (C,)."""
     success: Array
@@ -90,15 +82,21 @@ class ConflictEstimate:
     influence: Array
     """e, (K, M, R): the sum of their squares is the square of the standard error; R = 1 for new
     prompts (:mod:`passgrad.measurement.influence`)."""
-    threshold: float
-    """The first k at which the curve through ``curve`` turns negative; nan if it does not."""
-    threshold_low: float
-    threshold_high: float
-    """All k that the band leaves undecided, :func:`threshold_interval`."""
+    crossing: Interval
+    """The first k at which the curve through ``curve`` turns negative, nan if it does not; from low
+    to high all k that the band leaves undecided, :func:`threshold_interval`."""
     prompts: Prompts
     split: Split
     estimator: str
     level: float
+
+    inner_product = property(attrgetter("interval.value"), doc="<grad J_k, grad J_1>, (K,).")
+    cosine = property(attrgetter("cosines.value"), doc="Of the two gradients, (K,).")
+    cosine_low = property(attrgetter("cosines.low"), doc="Its lower ends, (K,).")
+    cosine_high = property(attrgetter("cosines.high"), doc="Its upper ends, (K,).")
+    threshold = property(attrgetter("crossing.value"), doc="The first k in conflict, or nan.")
+    threshold_low = property(attrgetter("crossing.low"), doc="Its lower end.")
+    threshold_high = property(attrgetter("crossing.high"), doc="Its upper end.")
 
     @property
     def verdict(self) -> str:
@@ -130,11 +128,11 @@ class ConflictEstimate:
         """One row a k of ``ks``."""
         import pandas as pd
 
-        names = (
-            "inner_product", "standard_error", "answer_error", "low", "high", "band_low",
-            "band_high", "cosine", "cosine_low", "cosine_high", "squared_norm", "degrees",
-        )  # fmt: skip
-        return pd.DataFrame({"k": self.ks} | {name: getattr(self, name) for name in names})
+        columns = {"k": self.ks.astype(np.float64)} | self.interval.columns("inner_product")
+        columns |= self.cosines.columns("cosine", "cosine_")
+        frame = pd.DataFrame(columns | {"squared_norm": self.squared_norm, "degrees": self.degrees})
+        frame.insert(3, "answer_error", self.answer_error)
+        return frame
 
     def prompts_frame(self) -> DataFrame:
         """One row a prompt: mass, success, agreement with its error, and at each k what it adds to
@@ -168,43 +166,34 @@ def estimate_conflict(
 ) -> ConflictEstimate:
     r"""Estimate <grad J_k, grad J_1> by cross-fitting, with intervals at the orders ``ks``.
 
-    Parameters
-    ----------
-    samples
-        Rewards of n answers to each of M prompts, with their passes.
-    ks
-        Orders that get intervals, norms and cosines. The point estimate comes for every k that a
-        half allows (for 256 of them, if there are more), at no cost.
-    estimator
-        An unbiased one that takes k. The default uses k up to the size of a half.
-    prompts
-        "fixed": the gradients of these prompts, with their masses; the error is that of the
-        answers. "new": the gradients under the law that the prompts were drawn from; the error is
-        that of prompts and answers.
-    split
-        What the halves are halves of (:mod:`passgrad.measurement.crossfit`): "completions" for
-        fixed prompts, "prompts" (the default) or "completions" for new ones. Only "completions"
-        with new prompts needs products within prompts
-        (:class:`passgrad.measurement.samples.OwnProducts`).
-    seed, draws
-        Of the split, and of the random numbers behind the band.
-
     Passes, with J orders in ``ks`` that are not 1: 1 + J gradients of every answer and
     directional derivatives of every answer along 1 + J gradients; the orders other than 1 serve
     the intervals alone, and no gradient of the point estimate depends on how many k there are.
     All gradients of a half and the derivatives along them come from one call each, so that they
     can share their forward pass. Products within prompts cost the same again.
 
-    Raises UserError for an estimator that is biased, too few answers or prompts, a k beyond the
-    size of a half, and rewards other than 0 and 1.
+    :param samples: Rewards of n answers to each of M prompts, with their passes.
+    :param ks: Orders that get intervals, norms and cosines. The point estimate comes for every k
+        that a half allows (for 256 of them, if there are more), at no cost.
+    :param estimator: An unbiased one that takes k. The default uses k up to the size of a half.
+    :param prompts: "fixed": the gradients of these prompts, with their masses; the error is that of
+        the answers. "new": the gradients under the law that the prompts were drawn from; the error
+        is that of prompts and answers.
+    :param split: What the halves are halves of (:mod:`passgrad.measurement.crossfit`):
+        "completions" for fixed prompts, "prompts" (the default) or "completions" for new ones. Only
+        "completions" with new prompts needs products within prompts
+        (:class:`passgrad.measurement.samples.OwnProducts`).
+    :param seed, draws: Of the split, and of the random numbers behind the band.
+    :raises UserError: For an estimator that is biased, too few answers or prompts, a k beyond the
+        size of a half, and rewards other than 0 and 1.
     """
-    chosen = _usable(estimator)
+    chosen = unbiased_estimator(estimator)
     check_level(level)
     check_prompts(prompts)
-    orders = _orders(ks)
+    orders = Orders.of(ks)
     split = _split(split, prompts)
-    rewards, masses = _checked(samples)
-    n = rewards.shape[1]
+    checked = Samples.of(samples, replicated=False)
+    n = checked.shape[1]
     half = n // 2 if split == "completions" else n
     curve_ks = _curve_orders(half - chosen.spare)
     own = split == "completions" and prompts == "new"
@@ -221,38 +210,26 @@ def estimate_conflict(
     rows = [fit.reported.index(k) for k in orders]
     inner_at, norms_at = inner[rows].numpy(), norms[rows].numpy()
     e = by_inner[rows].numpy()
-    low, high = intervals(inner_at, e, level)
-    band_low, band_high, _ = band(inner_at, e, level, seed=seed, draws=draws)
-    at = np.asarray(orders, dtype=np.float64)
-    cosine_ends = _cosine_ends(at, cosine[rows].numpy(), by_cosine[rows].numpy(), level)
-    start, end = threshold_interval(at, band_low, band_high)
-    every = np.asarray(fit.curve, dtype=np.float64)
+    band_ends = band(inner_at, e, level, seed=seed, draws=draws)[:2]
+    cosine_ends = _cosine_ends(orders.array, cosine[rows].numpy(), by_cosine[rows].numpy(), level)
+    start, end = threshold_interval(orders, *band_ends)
     return ConflictEstimate(
-        ks=at,
-        inner_product=inner_at,
-        standard_error=standard_error(e),
-        low=low,
-        high=high,
-        band_low=band_low,
-        band_high=band_high,
+        ks=orders.array,
+        interval=interval(inner_at, e, level).with_band(*band_ends),
         degrees=degrees_of_freedom(e),
         squared_norm=norms_at,
         squared_norm_at_1=float(norms[0]),
-        cosine=cosine[rows].numpy(),
-        cosine_low=cosine_ends[0],
-        cosine_high=cosine_ends[1],
-        curve_ks=every,
+        cosines=Interval(cosine[rows].numpy(), low=cosine_ends[0], high=cosine_ends[1]),
+        curve_ks=fit.curve.array,
         curve=curve.numpy(),
-        success=rewards.mean(dim=1).numpy(),
+        success=checked.rewards.mean(dim=1).cpu().numpy(),
         agreement=terms.agreement(fit, prompts).numpy(),
-        agreement_error=agreement_error(fit, chosen).numpy(),
+        agreement_error=terms.agreement_error(fit, chosen).numpy(),
         contribution=terms.contributions(fit, prompts)[rows].numpy(),
         answer_error=terms.answer_error(fit, chosen, seed=seed)[rows].numpy(),
-        masses=masses.numpy(),
+        masses=checked.masses.cpu().numpy(),
         influence=e,
-        threshold=first_crossing(every, curve.numpy()),
-        threshold_low=start,
-        threshold_high=end,
+        crossing=Interval(first_crossing(fit.curve, curve.numpy()), low=start, high=end),
         prompts=prompts,
         split=split,
         estimator=chosen.name,
@@ -274,28 +251,7 @@ def check_plan(
     check_level(level)
     check_prompts(prompts)
     halves = split_halves(num_prompts, num_samples, _split(split, prompts), seed=0)
-    check_orders(_orders(ks), halves, _split(split, prompts), _usable(estimator))
-
-
-def _usable(estimator: str | Estimator) -> Estimator:
-    chosen = get_estimator(estimator)
-    if not chosen.unbiased or chosen.takes != "k":
-        known = [one.name for one in ESTIMATORS.values() if one.unbiased and one.takes == "k"]
-        raise UserError(
-            f"{chosen.name} is no unbiased estimator of every pass@k: take one of "
-            f"{', '.join(known)}"
-        )
-    return chosen
-
-
-def _orders(ks: Iterable[int]) -> list[int]:
-    given = [ks] if isinstance(ks, int) else list(ks)
-    if not given:
-        raise UserError("ks is empty: name at least one k")
-    for k in given:
-        if isinstance(k, bool) or k != int(k) or k < 1:
-            raise UserError(f"k must be a whole number of at least 1, got {k!r}")
-    return sorted({int(k) for k in given})
+    check_orders(Orders.of(ks), halves, _split(split, prompts), unbiased_estimator(estimator))
 
 
 def _curve_orders(largest: int) -> list[int]:
@@ -313,20 +269,9 @@ def _split(split: Split | None, prompts: Prompts) -> Split:
     return split
 
 
-def _checked(samples: SampledGradients) -> tuple[Tensor, Tensor]:
-    rewards, masses = samples.rewards.double(), samples.masses.double()
-    if rewards.ndim != 2:
-        raise UserError(f"rewards must be prompts by completions, got {tuple(rewards.shape)}")
-    if not ((rewards == 0) | (rewards == 1)).all():
-        raise UserError("rewards must be 0 or 1: grade the completions as wrong or right")
-    if masses.shape != rewards.shape[:1]:
-        raise UserError(f"{len(rewards)} prompts need as many masses, got {tuple(masses.shape)}")
-    if not (masses > 0).all() or not math.isclose(float(masses.sum()), 1, rel_tol=1e-6):
-        raise UserError("masses must be positive and add up to 1")
-    return rewards.cpu(), masses.cpu()
-
-
-def _cosine_ends(ks: Array, cosine: Array, influence: Array, level: float) -> tuple[Array, Array]:
+def _cosine_ends(
+    ks: IntArray, cosine: Array, influence: Array, level: float
+) -> tuple[Array, Array]:
     low, high = np.full_like(cosine, -1.0), np.full_like(cosine, 1.0)
     known = np.isfinite(cosine)
     if known.any():
@@ -336,5 +281,5 @@ def _cosine_ends(ks: Array, cosine: Array, influence: Array, level: float) -> tu
     return low, high
 
 
-def _listed(ks: Array) -> str:
+def _listed(ks: IntArray) -> str:
     return ", ".join(f"{k:g}" for k in ks)

@@ -12,7 +12,7 @@ terms x = x' count, and halves of the answers make them unbiased.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.passes import CompletionPasses, Method
 from passgrad.lm.prompt_gram import spanning
-from passgrad.measurement.stored import StoredPasses
+from passgrad.measurement.store import StoredPasses
+from passgrad.progress import Progress
 from passgrad.stats.bands import Array, standard_error
 
 
@@ -44,10 +45,10 @@ class StoredProducts(StoredPasses):
         self,
         passes: CompletionPasses,
         folder: Path,
-        done: Callable[[float], None] | None = None,
+        progress: Progress | None = None,
         method: Method = "forward",
     ) -> None:
-        super().__init__(passes, folder, done)
+        super().__init__(passes, folder, progress)
         self.method: Method = method
 
     def own(self, coefficients: Tensor, where: Tensor) -> Tensor:
@@ -63,8 +64,7 @@ class StoredProducts(StoredPasses):
 
             place = torch.tensor([x])
             result[:, x] = self.kept.tensor("own", c[:, x], where[x], place, compute=compute)
-            if self.done is not None:
-                self.done(1 / c.shape[1])
+            self.progress.advance(1 / c.shape[1])
         return result
 
     def _within(self, coefficients: Tensor, x: int, where: Tensor) -> Tensor:

@@ -140,7 +140,9 @@ def shrunk(mean_squares: Mapping[str, Tensor], count: int, leading: int = 0) -> 
     inverse = {}
     for name, moment in mean_squares.items():
         own = tuple(range(leading, moment.ndim))
-        v = (count * moment + moment.mean(dim=own, keepdim=True)) / (count + 1)
+        # Without axes of its own, a number is its mean; torch would take that over replications.
+        mean = moment.mean(dim=own, keepdim=True) if own else moment
+        v = (count * moment + mean) / (count + 1)
         inverse[name] = _inverse(v, float("inf"), 0.0, EPSILON)
     return Metric("adam, estimated", inverse)
 

@@ -50,45 +50,94 @@ be biased.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator, get_estimator
-from passgrad.lm.groups import Part
+from passgrad.lm.distributed_passes import DistributedPasses
+from passgrad.lm.groups import HIDDEN_STATE, OUTPUT_USE, Part, parts_of
+from passgrad.lm.head import tied_output, watch_head
+from passgrad.lm.passes import CompletionPasses
+from passgrad.measurement._part_terms import part_terms
 from passgrad.measurement.crossfit import Split
 from passgrad.measurement.estimate import check_plan
-from passgrad.measurement.kept import Kept
 from passgrad.measurement.metric import PLAIN, Metric
-from passgrad.measurement.part_terms import part_terms
-from passgrad.measurement.parted import PartedGradients
-from passgrad.stats.bands import Array, band, intervals, standard_error
+from passgrad.measurement.samples import PartedGradients, Samples
+from passgrad.measurement.store import Kept, StoredPasses
+from passgrad.orders import Orders
+from passgrad.progress import Progress
+from passgrad.stats.bands import Array, IntArray, band, intervals, standard_error
+from passgrad.stats.interval import Interval, WithInterval
 from passgrad.stats.intervals import Prompts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+class ModelParts(StoredPasses):
+    """The samples of a language model: a unit is a parameter, or one of the two at its output.
+
+    A gradient holds d numbers, and V times the width more where the output matrix is tied.
+    """
+
+    def __init__(self, passes: CompletionPasses) -> None:
+        super().__init__(passes, None)
+        self._tied = tied_output(passes.model)
+        self.parts: Sequence[Part] = parts_of(passes.layout, tied_output=self._tied)
+        self.units: Sequence[str] = list(
+            dict.fromkeys(unit for part in self.parts for unit in part.units)
+        )
+
+    def gradient(self, coefficients: Tensor) -> dict[str, Tensor]:
+        """One forward and backward pass over the answers with a coefficient."""
+        with watch_head(self.passes.model, matrix=OUTPUT_USE in self.units) as use:
+            vector = self.passes.gradient(coefficients)
+        found = self.passes.layout.views(vector)
+        found[HIDDEN_STATE] = self._together(use.hidden)
+        if use.matrix is not None:
+            found[OUTPUT_USE] = self._together(use.matrix)
+        return found
+
+    def _together(self, total: Tensor) -> Tensor:
+        """The sum over the processes that share the passes."""
+        if isinstance(self.passes, DistributedPasses):
+            return self.passes.group.add(total)
+        return total
+
+    def owner(self, unit: str) -> str | None:
+        """The use of a tied matrix moves as the matrix does."""
+        return {HIDDEN_STATE: None, OUTPUT_USE: self._tied}.get(unit, unit)
+
+    def check(self, metric: Metric) -> None:
+        """Raise UserError for a parameter that the metric lacks, or has in another shape."""
+        for name, shape in self.passes.layout.shapes.items():
+            found = None if metric.inverse is None else metric.inverse.get(name)
+            if metric.inverse is not None and found is None:
+                raise UserError(f"the second moments of Adam lack the parameter {name}")
+            if found is not None and found.shape != shape:
+                raise UserError(
+                    f"the second moment of {name} has shape {tuple(found.shape)}, the parameter "
+                    f"{tuple(shape)}: they are of another model"
+                )
+
+
 @dataclass(frozen=True, eq=False)
-class PartsEstimate:
+class PartsEstimate(WithInterval):
     """<grad J_k, P^-1 grad J_1> by part; float64 arrays (S, K, P) of metrics, orders and parts."""
 
     parts: tuple[Part, ...]
-    ks: Array
+    ks: IntArray
     """(K,)."""
     metrics: tuple[str, ...]
-    inner_product: Array
-    """nan where a part has no parameters and the metric is one of parameters."""
-    standard_error: Array
-    low: Array
-    high: Array
-    """The interval of each part by itself."""
-    band_low: Array
-    band_high: Array
-    """Intervals that hold for all parts of one kind at once, at one k in one metric."""
+    interval: Interval
+    """The product, nan where a part has no parameters and the metric is one of parameters; the band
+    holds for all parts of one kind at once, at one k in one metric."""
     cosine: Array
     """The ratio of the unbiased estimates, nan where a squared norm is not positive."""
     squared_norm: Array
@@ -101,15 +150,13 @@ class PartsEstimate:
     estimator: str
     level: float
 
+    inner_product = property(attrgetter("interval.value"), doc="(S, K, P).")
+
     def to_frame(self) -> DataFrame:
         """One row for each metric, k and part, in this order."""
         import pandas as pd
 
         shape = self.inner_product.shape
-        names = (
-            "inner_product", "standard_error", "low", "high", "band_low", "band_high", "cosine",
-            "squared_norm",
-        )  # fmt: skip
         places = np.indices(shape).reshape(3, -1)
         parts = [self.parts[p] for p in places[2]]
         norms = np.broadcast_to(self.squared_norm_at_1[:, None], shape)
@@ -118,10 +165,14 @@ class PartsEstimate:
                 "part": [part.name for part in parts],
                 "kind": [part.kind for part in parts],
                 "metric": [self.metrics[s] for s in places[0]],
-                "k": self.ks[places[1]],
+                "k": self.ks[places[1]].astype(np.float64),
             }
-            | {name: getattr(self, name).ravel() for name in names}
-            | {"squared_norm_at_1": norms.ravel()}
+            | self.interval.columns("inner_product")
+            | {
+                "cosine": self.cosine.ravel(),
+                "squared_norm": self.squared_norm.ravel(),
+                "squared_norm_at_1": norms.ravel(),
+            }
         )
 
 
@@ -138,49 +189,32 @@ def estimate_parts(
     seed: int = 0,
     draws: int = 20_000,
     kept: Kept | None = None,
-    done: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PartsEstimate:
     """Estimate <grad J_k, P^-1 grad J_1> by part, with intervals.
 
-    Parameters
-    ----------
-    samples
-        Of a language model (:class:`passgrad.measurement.parted.ModelParts`) or of a world with
-        few parameters (:class:`passgrad.measurement.parted.ScoreParts`).
-    ks
-        Orders. Each one takes as long as the first: one is usual.
-    prompts
-        As in :func:`passgrad.measurement.estimate_conflict`, whose halves are taken with the same
-        seed: halves of answers for "fixed", of prompts for "new".
-    metrics
-        All are computed from the same gradients. "estimated" keeps a third of the samples apart
-        for all of them: then the plain parts are those of two thirds.
-    folds
-        Of the prompts of a half, at least 2.
-    batches
-        Minibatches behind the metric that is "estimated".
-    kept
-        Where the numbers of finished folds are kept.
-    done
-        Called after each piece of work with its number and how many there are.
-
-    Raises UserError as :func:`passgrad.measurement.estimate_conflict` does, for less than two
-    folds, and for a metric that lacks parameters.
+    :param samples: Of a language model (:class:`ModelParts`) or of a world with few parameters
+        (:class:`passgrad.measurement.ScoreSamples`).
+    :param ks: Orders. Each one takes as long as the first: one is usual.
+    :param prompts: As in :func:`passgrad.measurement.estimate_conflict`, whose halves are taken
+        with the same seed: halves of answers for "fixed", of prompts for "new".
+    :param metrics: All are computed from the same gradients. "estimated" keeps a third of the
+        samples apart for all of them: then the plain parts are those of two thirds.
+    :param folds: Of the prompts of a half, at least 2.
+    :param batches: Minibatches behind the metric that is "estimated".
+    :param kept: Where the numbers of finished folds are kept.
+    :param progress: Told of one stage, of so many pieces of work.
+    :raises UserError: As :func:`passgrad.measurement.estimate_conflict` does, for less than two
+        folds, and for a metric that lacks parameters.
     """
     chosen = get_estimator(estimator)
-    rewards = samples.rewards
     split: Split = "completions" if prompts == "fixed" else "prompts"
-    given = [ks] if isinstance(ks, int) else sorted(set(ks))
-    if rewards.ndim != 2:
-        raise UserError(f"rewards must be prompts by completions, got {tuple(rewards.shape)}")
-    check_plan(
-        rewards.shape[0], rewards.shape[1], given, estimator=chosen, prompts=prompts, level=level
-    )
-    if not ((rewards == 0) | (rewards == 1)).all():
-        raise UserError("rewards must be 0 or 1: grade the completions as wrong or right")
+    given = Orders.of(ks)
+    shape = Samples.of(samples, replicated=False).shape
+    check_plan(*shape, given, estimator=chosen, prompts=prompts, level=level)
     terms = part_terms(
         samples, given, chosen, split, metrics=metrics, folds=folds, batches=batches, seed=seed,
-        kept=kept or Kept(), done=done,
+        kept=kept or Kept(), progress=progress,
     )  # fmt: skip
     parts = tuple(samples.parts)
     rows = [terms.orders.index(k) for k in given]
@@ -206,17 +240,13 @@ def estimate_parts(
     # A ratio of estimates beyond one says that the norms are not known.
     cosine[np.abs(cosine) > 1 + 1e-9] = np.nan
     unknown = ~np.isfinite(inner)
-    low[unknown] = high[unknown] = np.nan
+    error = standard_error(influence[..., None])
+    error[unknown] = low[unknown] = high[unknown] = np.nan
     return PartsEstimate(
         parts=parts,
-        ks=np.asarray(given, dtype=np.float64),
+        ks=given.array,
         metrics=tuple("adam, estimated" if m == "estimated" else m.name for m in metrics),
-        inner_product=inner,
-        standard_error=np.where(unknown, np.nan, standard_error(influence[..., None])),
-        low=low,
-        high=high,
-        band_low=band_low,
-        band_high=band_high,
+        interval=Interval(inner, error, low, high, band_low, band_high),
         cosine=cosine,
         squared_norm=norms[:, rows],
         squared_norm_at_1=norms[:, 0],

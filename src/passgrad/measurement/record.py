@@ -1,4 +1,6 @@
-"""What a measurement leaves: its tables, and the record that says what it is."""
+"""What a measurement leaves: its tables, the record that says what it is, and remarks, which are
+what a reader has to know beside the numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from passgrad import provenance
 from passgrad.lm.rollouts import Rollouts
 from passgrad.measurement.estimate import ConflictEstimate
-from passgrad.measurement.folder import Folder
 from passgrad.measurement.parts import PartsEstimate
+from passgrad.measurement.realised import TakenStep
 from passgrad.measurement.step import StepPrediction
+from passgrad.measurement.store import Folder
 from passgrad.rollouts.same_law import LawComparison
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+#: below so many standard errors of ||grad J_1||^2 the intervals may be too short
+WEAK = 3.0
+#: the t law of an interval has so few degrees of freedom when few prompts carry its error
+FEW = 5.0
+
 
 def record_of(
     estimate: ConflictEstimate,
-    step: StepPrediction | None,
+    step: StepPrediction | TakenStep | None,
     settings: Mapping[str, Any],
     remarks: Sequence[str],
     incidents: Sequence[Mapping[str, Any]],
@@ -56,7 +66,7 @@ def write_tables(
     folder: Folder,
     estimate: ConflictEstimate,
     parts: PartsEstimate | None,
-    step: StepPrediction | None,
+    step: StepPrediction | TakenStep | None,
     rollouts: Rollouts,
     record: Mapping[str, Any],
 ) -> None:
@@ -88,3 +98,67 @@ def _rows(frame: DataFrame) -> Any:
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def remarks(estimate: ConflictEstimate, incidents: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+    """Sentences, the gravest first; none if nothing stands out."""
+    return [
+        *_signal(estimate),
+        *_incidents(incidents),
+        *_solved(estimate),
+        *_carried(estimate),
+    ]
+
+
+def _signal(estimate: ConflictEstimate) -> list[str]:
+    """The first order is that of pass@1 in every measurement that asks for it."""
+    if estimate.ks[0] != 1 or not estimate.standard_error[0] > 0:
+        return []
+    ratio = float(estimate.inner_product[0] / estimate.standard_error[0])
+    if ratio >= WEAK:
+        return []
+    return [
+        f"The gradient of pass@1 is hardly seen: its squared norm is {ratio:.1f} standard errors "
+        f"from 0. Below {WEAK:g} the intervals may hold the truth less often than they say, and "
+        "cosines mean little; more prompts or more samples help."
+    ]
+
+
+def _incidents(incidents: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not incidents:
+        return []
+    reasons = list(dict.fromkeys(str(incident["reason"]) for incident in incidents))
+    more = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+    return [
+        f"{len(incidents)} completions had no ordinary verdict and count as wrong: "
+        f"{reasons[0]}{more}."
+    ]
+
+
+def _solved(estimate: ConflictEstimate) -> list[str]:
+    total = len(estimate.success)
+    never, always = int((estimate.success == 0).sum()), int((estimate.success == 1).sum())
+    sentences = []
+    if never:
+        sentences.append(
+            f"{never} of {total} prompts have no right answer: they are counted, "
+            "with an estimated gradient of 0; more samples would show more of them."
+        )
+    if always:
+        sentences.append(
+            f"{always} of {total} prompts have right answers only: they are "
+            "counted, with an estimated gradient of 0."
+        )
+    return sentences
+
+
+def _carried(estimate: ConflictEstimate) -> list[str]:
+    """Where the error of an order rests on a handful of prompts."""
+    with np.errstate(invalid="ignore"):
+        few = estimate.ks[estimate.degrees < FEW]
+    if not few.size:
+        return []
+    return [
+        f"The error at k = {', '.join(f'{k:g}' for k in few)} rests on a handful of prompts "
+        "(variance_share in prompts.parquet names them); its interval is that much longer."
+    ]

@@ -8,7 +8,7 @@ of it, so that the derivatives along v
 
 are estimated from B without bias given v (:mod:`passgrad.measurement.second_order`), for every j.
 The step is then one step along one vector, which can be taken
-(:mod:`passgrad.measurement.verify`), and not a mean over two.
+(:mod:`passgrad.measurement.realised`), and not a mean over two.
 
 Halves are of prompts if the prompts stand for others like them ("new"), and of the answers to every
 prompt if they stand for themselves ("fixed"), with the seed of
@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -39,23 +39,24 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.estimators import Estimator, get_estimator
+from passgrad.estimators import Estimator
+from passgrad.estimators.registry import unbiased_estimator
 from passgrad.measurement.crossfit import (
     Split,
     check_orders,
     order_advantages,
     split_halves,
 )
+from passgrad.measurement.samples import Samples, StepSamples
 from passgrad.measurement.second_order import path_derivatives
-from passgrad.measurement.step_samples import StepSamples
-from passgrad.stats.bands import Array, band, intervals, standard_error
+from passgrad.orders import Orders
+from passgrad.stats.bands import IntArray, band, interval, standard_error
 from passgrad.stats.binomial import check_level
+from passgrad.stats.interval import Interval
 from passgrad.stats.intervals import Prompts, check_prompts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from passgrad.measurement.verify import RealisedStep
 
 Unit = Literal["points", "length", "eta"]
 #: beyond this share of the first order the second one says that the series has not settled
@@ -87,13 +88,14 @@ class StepSize:
     @classmethod
     def parse(cls, text: str) -> StepSize:
         """``points=1``, ``length=1e-5`` or ``eta=0.02``; a number alone is points."""
-        unit, _, value = text.rpartition("=")
+        unit, _, number = text.rpartition("=")
         try:
-            return cls(float(value), unit or "points")  # type: ignore[arg-type]
+            value = float(number)
         except ValueError:
             raise UserError(
                 f"{text!r} is no size of a step: give points=1, length=1e-5 or eta=0.02, say"
             ) from None
+        return cls(value, unit or "points")  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +106,7 @@ class StepDerivatives:
     B, and the sum of their squares is the variance given v.
     """
 
-    ks: tuple[int, ...]
+    ks: Orders
     first: Tensor
     second: Tensor
     first_influence: Tensor
@@ -134,16 +136,13 @@ def step_derivatives(
     Raises UserError for an estimator that is biased, too few answers or prompts, and orders that a
     half is too small for.
     """
-    chosen = get_estimator(estimator)
-    if not chosen.unbiased or chosen.takes != "k":
-        raise UserError(f"{chosen.name} is no unbiased estimator of every pass@k: take 'pkpo-loo1'")
+    chosen = unbiased_estimator(estimator)
     check_prompts(prompts)
-    orders = tuple(sorted({1, along, *ks}))
-    rewards, masses = samples.rewards.double(), samples.masses.double()
-    if not ((rewards == 0) | (rewards == 1)).all():
-        raise UserError("rewards must be 0 or 1: grade the completions as wrong or right")
+    orders = Orders.of((along, *ks)).with_one()
+    checked = Samples.of(samples)
+    rewards, masses = checked.rewards, checked.masses
     split: Split = "completions" if prompts == "fixed" else "prompts"
-    size, n = rewards.shape[-2:]
+    size, n = checked.shape
     halves = split_halves(size, n, split, seed=seed)
     check_orders(orders, halves, split, chosen)
     first, second = halves
@@ -189,7 +188,7 @@ def _centred(values: Tensor) -> Tensor:
 
 def _resplit(
     values: tuple[Tensor, Tensor], rewards: Tensor, slopes: Tensor, bends: Tensor,
-    orders: tuple[int, ...], estimator: Estimator, masses: Tensor, resplits: int, seed: int,
+    orders: Orders, estimator: Estimator, masses: Tensor, resplits: int, seed: int,
 ) -> list[Tensor]:  # fmt: skip
     """Influences (K, ..., P, R) for both orders; 0 where a half of half B is too small."""
     size, n = rewards.shape[-2:]
@@ -230,7 +229,7 @@ class StepPrediction:
     number by itself, the band of ``total`` holds at all orders at once; all of them given v.
     """
 
-    ks: Array
+    ks: IntArray
     along: int
     """k: the step goes along the estimate of grad J_k."""
     eta: float
@@ -238,39 +237,32 @@ class StepPrediction:
     """||eta v||."""
     relative_length: float
     """Over ||theta||."""
-    first: Array
-    first_low: Array
-    first_high: Array
-    second: Array
-    second_low: Array
-    second_high: Array
-    total: Array
-    low: Array
-    high: Array
-    band_low: Array
-    band_high: Array
+    first: Interval
+    second: Interval
+    total: Interval
     prompts: Prompts
     level: float
     derivatives: StepDerivatives
     """What the prediction is made of, for any eta."""
-    realised: RealisedStep | None = None
-    """What the step did, if it was taken."""
 
     @property
     def verdict(self) -> str:
-        """What the step would do to pass@1 and pass@k, and what it did, in one sentence."""
-        shown = list(dict.fromkeys([1, self.along]))
-        rows = [int(np.flatnonzero(self.ks == k)[0]) for k in shown]
+        """What the step would do to pass@1 and pass@k, in one sentence."""
+        return self.told()
+
+    def told(self, ks: IntArray | None = None, change: Interval | None = None) -> str:
+        """The verdict, with the change at the orders ``ks`` that the step made, if it was taken."""
+        shown = sorted({1, self.along})
+        rows = np.flatnonzero(np.isin(self.ks, shown))
         text = (
             f"A step of {self.relative_length:.2g} of the length of the weights along "
-            f"grad J_{self.along} is predicted to change "
-        ) + _changes(shown, self.total[rows], self.low[rows], self.high[rows])
-        if self.realised is not None:
-            r = self.realised
-            at = [int(np.flatnonzero(r.ks == k)[0]) for k in shown]
-            text += "; it changed " + _changes(shown, r.change[at], r.low[at], r.high[at])
+            f"grad J_{self.along} is predicted to change {_changes(shown, self.total[rows])}"
+        )
+        if ks is not None and change is not None:
+            text += f"; it changed {_changes(shown, change[np.flatnonzero(np.isin(ks, shown))])}"
         with np.errstate(invalid="ignore"):
-            bent = bool((np.abs(self.second[rows]) > BENT * np.abs(self.first[rows])).any())
+            first, second = (np.abs(term.value[rows]) for term in (self.first, self.second))
+            bent = bool((second > BENT * first).any())
         if bent:
             text += (
                 "; its second order is not small against the first: a shorter step would be "
@@ -279,28 +271,17 @@ class StepPrediction:
         return text + "."
 
     def to_frame(self) -> DataFrame:
-        """One row a k; the realised columns are there if the step was taken."""
+        """One row a k."""
         import pandas as pd
 
-        names = (
-            "first", "first_low", "first_high", "second", "second_low", "second_high",
-            "total", "low", "high", "band_low", "band_high",
-        )  # fmt: skip
-        columns = {"k": self.ks, "eta": self.eta} | {name: getattr(self, name) for name in names}
-        frame = pd.DataFrame(columns)
-        if self.realised is None:
-            return frame
-        taken = self.realised.to_frame()
-        taken = taken.rename(columns={name: f"realised_{name}" for name in taken if name != "k"})
-        return frame.merge(taken.astype({"k": float}), on="k", how="left")
+        columns = {"k": self.ks.astype(np.float64), "eta": self.eta}
+        columns |= self.first.columns("first", "first_", error=False)
+        columns |= self.second.columns("second", "second_", error=False)
+        return pd.DataFrame(columns | self.total.columns("total", error=False))
 
     def at(self, size: StepSize) -> StepPrediction:
         """The prediction for a step of another size along the same v."""
         return _predicted(self.derivatives, self.along, size, self.prompts, self.level)
-
-    def with_realised(self, realised: RealisedStep) -> StepPrediction:
-        """The same, and what the step did."""
-        return replace(self, realised=realised)
 
 
 def predict_step(
@@ -316,21 +297,16 @@ def predict_step(
 ) -> StepPrediction:
     """Predict the changes of pass@j, j in ``ks`` and 1 and k, by a step along grad J_k.
 
-    Parameters
-    ----------
-    samples
-        Of a language model (:class:`passgrad.measurement.step_samples.ModelSteps`) or of a world
-        with few parameters (:class:`passgrad.measurement.step_samples.ScoreSteps`).
-    along
-        k: the direction is the estimate of grad J_k from one half of the samples.
-    size
-        By default one point of pass@k, :class:`StepSize`.
-    prompts, estimator, seed
-        As in :func:`passgrad.measurement.estimate_conflict`.
-
     Passes over a language model: one gradient over half of the answers, two directional ones of
     first order over the other half, and for the second order about eight (forward mode over forward
-    mode). Raises UserError as :func:`step_derivatives`, and where no answer gives a gradient.
+    mode).
+
+    :param samples: Of a language model (:class:`passgrad.measurement.second_order.ModelSteps`) or
+        of a world with few parameters (:class:`passgrad.measurement.ScoreSamples`).
+    :param along: k: the direction is the estimate of grad J_k from one half of the samples.
+    :param size: By default one point of pass@k, :class:`StepSize`.
+    :param prompts, estimator, seed: As in :func:`passgrad.measurement.estimate_conflict`.
+    :raises UserError: As :func:`step_derivatives`, and where no answer gives a gradient.
     """
     check_level(level)
     derivatives = step_derivatives(
@@ -354,31 +330,19 @@ def _predicted(
     eta = _eta(size, float(first[row]), float(standard_error(e1[row])), v, theta)
     one, two = eta * first, eta**2 / 2 * second
     total, e = one + two, eta * e1 + eta**2 / 2 * e2
-    ends = [
-        intervals(value, influence, level)
-        for value, influence in ((one, eta * e1), (two, eta**2 / 2 * e2), (total, e))
-    ]
     band_low, band_high = np.full_like(total, -np.inf), np.full_like(total, np.inf)
     known = standard_error(e) > 0
     if known.any():
         band_low[known], band_high[known], _ = band(total[known], e[known], level)
     return StepPrediction(
-        ks=np.asarray(made.ks, dtype=np.float64),
+        ks=made.ks.array,
         along=along,
         eta=eta,
         length=eta * v,
         relative_length=eta * v / theta if theta > 0 else math.inf,
-        first=one,
-        first_low=ends[0][0],
-        first_high=ends[0][1],
-        second=two,
-        second_low=ends[1][0],
-        second_high=ends[1][1],
-        total=total,
-        low=ends[2][0],
-        high=ends[2][1],
-        band_low=band_low,
-        band_high=band_high,
+        first=interval(one, eta * e1, level),
+        second=interval(two, eta**2 / 2 * e2, level),
+        total=interval(total, e, level).with_band(band_low, band_high),
         prompts=prompts,
         level=level,
         derivatives=made,
@@ -398,12 +362,12 @@ def _eta(size: StepSize, slope: float, error: float, v: float, theta: float) -> 
     return size.value / 100 / steepest
 
 
-def _changes(ks: list[int], values: Array, low: Array, high: Array) -> str:
+def _changes(ks: list[int], changes: Interval) -> str:
     parts = [
-        f"pass@{k} by {100 * value:+.2g} points ({_end(a)} to {_end(b)})"
-        if np.isfinite([a, b]).all()
+        f"pass@{k} by {100 * value:+.2g} points ({_end(low)} to {_end(high)})"
+        if np.isfinite([low, high]).all()
         else f"pass@{k} by {100 * value:+.2g} points (error unknown)"
-        for k, value, a, b in zip(ks, values, low, high, strict=True)
+        for k, value, low, high in zip(ks, changes.value, changes.low, changes.high, strict=True)
     ]
     return " and ".join(parts)
 

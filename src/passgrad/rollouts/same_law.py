@@ -39,6 +39,7 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.rollouts import Rollouts
 from passgrad.lm.tokens import encode
+from passgrad.progress import Progress, Silent
 from passgrad.rollouts.foreign_logs import SamplingLawWarning
 
 if TYPE_CHECKING:
@@ -92,7 +93,10 @@ class LawComparison:
 
 
 def compare_laws(
-    model: PreTrainedModel, rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel,
+    rollouts: Rollouts,
+    tokenizer: PreTrainedTokenizerBase,
+    progress: Progress | None = None,
 ) -> LawComparison:
     """Compare the law of some completions with the model's, by one forward pass over each distinct
     one of them. Always the same completions of a table.
@@ -104,10 +108,14 @@ def compare_laws(
     prompts: dict[str, list[int]] = {}
     total = variance = gaps = 0.0
     used = tokens = known = read = 0
-    for row in _chosen(rollouts):
+    rows, progress = _chosen(rollouts), progress or Silent()
+    progress.stage("comparing completions with the model", len(rows))
+    for number, row in enumerate(rows):
         # Asked before a completion is looked at, lest long ones are left out.
         if read > _MOST_TOKENS:
+            progress.advance(len(rows) - number)
             break
+        progress.advance()
         text, ids = row["prompt"], tuple(row["completion_ids"])
         if not ids:
             continue
@@ -133,7 +141,10 @@ def compare_laws(
 
 
 def check_same_law(
-    model: PreTrainedModel, rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel,
+    rollouts: Rollouts,
+    tokenizer: PreTrainedTokenizerBase,
+    progress: Progress | None = None,
 ) -> LawComparison:
     """:func:`compare_laws`, loud.
 
@@ -142,7 +153,7 @@ def check_same_law(
     :warns SamplingLawWarning: If they are more than :data:`WARN` off, or the tokens are likelier or
         less likely than draws of the model by more than :data:`SURPRISE` standard errors.
     """
-    found = compare_laws(model, rollouts, tokenizer)
+    found = compare_laws(model, rollouts, tokenizer, progress)
     if found.gap > REFUSE:
         raise UserError(
             f"the completions are not from this model: {found}; "

@@ -22,6 +22,7 @@ from passgrad.errors import UserError
 from passgrad.lm.models import is_adapter, load_tokenizer, resolve, save_merged
 from passgrad.lm.rollouts import SCHEMA, Completion, Request, Rollouts, Sampling
 from passgrad.lm.tokens import check_stops, encode, stop_ids
+from passgrad.progress import Progress, Silent
 from passgrad.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def sample(
     engine: Engine = "auto",
     base_url: str | None = None,
     settings: Sampling | None = None,
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> Rollouts:
     """``num_samples`` independent completions of every prompt of a task, each with its reward.
 
@@ -52,6 +53,8 @@ def sample(
     :param base_url: The address of an OpenAI-compatible vLLM server that serves this model
         (:mod:`passgrad.rollouts.server_engine`). Its completions have no seed.
     :param settings: The sampling law; by default the policy itself.
+    :param progress: Told of one stage, in completions. vLLM, in a process of its own, speaks when
+        it has drawn all.
     :raises UserError: For num_samples < 1, an unknown engine, a stop that is not one token, or
         ``engine="vllm"`` where vLLM cannot run, and for a server that cannot draw.
     """
@@ -70,10 +73,12 @@ def sample(
             )
     ends = _end_tokens(tokenizer, task)
     request = Request(
-        place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(), progress,
+        place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(),
         base_url, str(model),
     )  # fmt: skip
-    name, drawn = _draw(engine, request)
+    progress = progress or Silent()
+    progress.stage("drawing completions", len(prompts) * num_samples)
+    name, drawn = _draw(engine, request, progress)
     return _judge(task, tokenizer, request, drawn, name)
 
 
@@ -109,35 +114,49 @@ def _end_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> tuple[int, ..
     return stop
 
 
-def _draw(engine: Engine, request: Request) -> tuple[str, list[list[Completion]]]:
+def check_engine(engine: Engine, base_url: str | None) -> Engine:
+    """The engine that is meant: "server" in place of "auto" where an address is given.
+
+    :raises UserError: For an unknown engine, and an address without "server" or the reverse.
+    """
     if engine not in get_args(Engine):
         raise UserError(f"unknown engine {engine!r}; the engines are {', '.join(get_args(Engine))}")
-    if request.base_url is not None and engine == "auto":
-        engine = "server"
-    if (request.base_url is not None) != (engine == "server"):
+    if base_url is not None and engine == "auto":
+        return "server"
+    if (base_url is not None) != (engine == "server"):
         raise UserError(
             f"engine {engine!r} {'without' if engine == 'server' else 'with'} base_url; "
             "the address belongs to engine 'server', which needs one"
         )
+    return engine
+
+
+def _draw(
+    engine: Engine, request: Request, progress: Progress
+) -> tuple[str, list[list[Completion]]]:
+    engine = check_engine(engine, request.base_url)
     if engine == "server":
         from passgrad.rollouts.server_engine import draw as draw_there
 
-        return "server", draw_there(request)
+        return "server", draw_there(request, progress)
     problem = vllm_problem() if engine != "transformers" else "transformers was asked for"
     if problem is None:
         from passgrad.rollouts.vllm_engine import EngineError
 
         try:
-            return "vllm", _by_vllm(request)
+            drawn = _by_vllm(request)
         except EngineError as error:
             problem = str(error)
+        else:
+            progress.advance(len(request.prompts) * request.num_samples)
+            return "vllm", drawn
     if engine == "vllm":
         raise UserError(f"vLLM cannot draw here: {problem}; use engine='transformers' or 'auto'")
     if engine == "auto":
         warnings.warn(f"drawing with transformers, which is slower: {problem}", stacklevel=3)
     from passgrad.rollouts.transformers_engine import draw as draw_slowly
 
-    return "transformers", draw_slowly(request)
+    return "transformers", draw_slowly(request, progress)
 
 
 def _by_vllm(request: Request) -> list[list[Completion]]:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from passgrad.errors import UserError
 from passgrad.lm.rollouts import Completion, Request
+from passgrad.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -40,7 +41,7 @@ _IN_FLIGHT = 2048
 _MOST_CONNECTIONS = 64
 
 
-def draw(request: Request) -> list[list[Completion]]:
+def draw(request: Request, progress: Progress | None = None) -> list[list[Completion]]:
     """Completions of each prompt, token ids in, token ids out.
 
     :raises UserError: In one line, if the server cannot be reached, refuses, serves several models
@@ -53,12 +54,11 @@ def draw(request: Request) -> list[list[Completion]]:
     # In an event loop of its own, because a notebook has one that is running. An interrupt cancels
     # what is under way, and the server is told so.
     with start_blocking_portal() as portal:
-        return portal.call(_draw, request)
+        return portal.call(_draw, request, progress or Silent())
 
 
-async def _draw(request: Request) -> list[list[Completion]]:
+async def _draw(request: Request, progress: Progress) -> list[list[Completion]]:
     from openai import AsyncOpenAI, Timeout
-    from transformers.utils.logging import tqdm
 
     url = address(request.base_url)
     async with AsyncOpenAI(
@@ -71,24 +71,21 @@ async def _draw(request: Request) -> list[list[Completion]]:
     ) as client:
         name = await _served(client, url, request)
         gate = asyncio.Semaphore(in_flight(request.num_samples))
-        with tqdm(
-            total=len(request.prompts), disable=not request.progress, desc="prompts"
-        ) as shown:
 
-            async def one(prompt: tuple[int, ...]) -> list[Completion]:
-                async with gate:
-                    drawn = await _complete(client, url, name, request, prompt)
-                shown.update()
-                return drawn
+        async def complete(prompt: tuple[int, ...]) -> list[Completion]:
+            async with gate:
+                drawn = await _complete(client, url, name, request, prompt)
+            progress.advance(len(drawn))
+            return drawn
 
-            tasks = [asyncio.ensure_future(one(prompt)) for prompt in request.prompts]
-            try:
-                return await asyncio.gather(*tasks)
-            except BaseException:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                raise
+        tasks = [asyncio.ensure_future(complete(prompt)) for prompt in request.prompts]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
 
 
 def in_flight(num_samples: int) -> int:

@@ -10,6 +10,7 @@ from passgrad.lm.logprobs import pack, packed_logprobs
 from passgrad.lm.models import load_model
 from passgrad.lm.rollouts import Completion, Request
 from passgrad.lm.tokens import TokenizedPrompt
+from passgrad.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 _BATCH = 128
 
 
-def draw(request: Request) -> list[list[Completion]]:
+def draw(request: Request, progress: Progress | None = None) -> list[list[Completion]]:
     """Completions of each prompt, token ids in, token ids out."""
     from transformers import GenerationConfig
-    from transformers.utils.logging import tqdm
 
     model, tokenizer = load_model(request.model)
     settings, ends, prompts = request.settings, request.ends, request.prompts
@@ -45,14 +45,14 @@ def draw(request: Request) -> list[list[Completion]]:
     drawn: list[list[tuple[int, ...]]] = [[] for _ in prompts]
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        for start in tqdm(
-            range(0, len(jobs), _BATCH), disable=not request.progress, desc="completions"
-        ):
+        for start in range(0, len(jobs), _BATCH):
             batch = jobs[start : start + _BATCH]
             for i, ids in zip(
                 batch, _generate(model, [prompts[i] for i in batch], law, padding), strict=True
             ):
                 drawn[i].append(_until(ids, ends))
+            if progress is not None:
+                progress.advance(len(batch))
     return [
         [Completion(ids, "stop" if ids[-1] in ends else "length", logprobs[ids]) for ids in mine]
         for mine, logprobs in (

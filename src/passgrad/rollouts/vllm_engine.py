@@ -57,7 +57,6 @@ def ask(request: Request) -> dict[str, Any]:
         asked.write_text(json.dumps(asdict(request)), encoding="utf-8")
         status = _run(
             [sys.executable, "-m", "passgrad.rollouts.vllm_worker", str(asked), str(answered)],
-            quiet=not request.progress,
         )
         if not answered.is_file():
             raise EngineError(
@@ -69,7 +68,7 @@ def ask(request: Request) -> dict[str, Any]:
     return response
 
 
-def _run(command: list[str], *, quiet: bool) -> int:
+def _run(command: list[str]) -> int:
     """The status of the command, none of whose processes outlives this call.
 
     vLLM starts an engine as a process of its own, which goes on when only the worker is killed.
@@ -81,7 +80,7 @@ def _run(command: list[str], *, quiet: bool) -> int:
         # The worker ends when this pipe does, also when this process is killed outright.
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL if quiet else None,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:

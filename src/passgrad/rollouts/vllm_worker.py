@@ -56,9 +56,7 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
         detokenize=False,
     )
     loaded = time.perf_counter()
-    outputs = engine.generate(
-        [{"prompt_token_ids": ids} for ids in prompts], law, use_tqdm=request["progress"]
-    )
+    outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], law, use_tqdm=False)
     return {
         "drawn": [[_plain(one) for one in output.outputs] for output in outputs],
         "seconds": {"load": loaded - begun, "generate": time.perf_counter() - loaded},

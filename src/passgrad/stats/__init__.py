@@ -7,6 +7,7 @@ asked about and only their samples are drawn anew.
 
 from passgrad.stats.binomial import success_interval
 from passgrad.stats.components import VarianceComponents, variance_components
+from passgrad.stats.interval import Interval
 from passgrad.stats.intervals import PassAtKBand, pass_at_k_band, pass_at_k_interval
 from passgrad.stats.paired import PairedChange, paired_change
 from passgrad.stats.variance import (
@@ -18,6 +19,7 @@ from passgrad.stats.variance import (
 )
 
 __all__ = [
+    "Interval",
     "PairedChange",
     "PassAtKBand",
     "VarianceComponents",

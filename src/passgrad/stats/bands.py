@@ -11,14 +11,18 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from passgrad.stats.interval import Interval
 from passgrad.stats.intervals import correlation_of, simultaneous_critical
 
 Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 def standard_error(influence: ArrayLike) -> Array:
     """The root of the sum of squares: (...) for influences (..., M, R)."""
-    return np.sqrt((np.asarray(influence, dtype=np.float64) ** 2).sum(axis=(-2, -1)))
+    squares: Array = np.asarray(influence, dtype=np.float64) ** 2
+    error: Array = np.sqrt(squares.sum(axis=(-2, -1)))
+    return error
 
 
 def degrees_of_freedom(influence: ArrayLike) -> Array:
@@ -36,7 +40,13 @@ def degrees_of_freedom(influence: ArrayLike) -> Array:
         raw = 3 / (share**2).sum(axis=-1)
     # Influences of one prompt each are deviations from a mean, which takes one away.
     centred = np.shape(influence)[-1] == 1
-    return np.clip(raw, 1, max(parts.shape[-1] - 1, 1) if centred else None)
+    degrees: Array = np.clip(raw, 1, max(parts.shape[-1] - 1, 1) if centred else None)
+    return degrees
+
+
+def interval(estimate: Array, influence: ArrayLike, level: float) -> Interval:
+    """The estimates (K, ...) with their standard errors and :func:`intervals`."""
+    return Interval(estimate, standard_error(influence), *intervals(estimate, influence, level))
 
 
 def intervals(estimate: ArrayLike, influence: ArrayLike, level: float) -> tuple[Array, Array]:

@@ -31,8 +31,12 @@ def success_interval(
     and "jeffreys" takes the quantiles of the posterior Beta(c + 1/2, n - c + 1/2), with the ends 0
     at c = 0 and 1 at c = n (Brown, Cai and DasGupta, 2001): these two cover with about the nominal
     probability on average over rates, less for some, and are narrower.
-    The arguments broadcast. Raises UserError for c outside 0..n, n < 1, a level outside (0, 1)
-    or an unknown method.
+    The arguments broadcast.
+
+    :raises UserError: For c outside 0..n, n < 1, a level outside (0, 1) or an unknown method.
+
+    >>> [round(float(end), 3) for end in success_interval(3, 10)]
+    [0.067, 0.652]
     """
     from scipy.special import betaincinv, ndtri
 

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from passgrad.errors import UserError
 from passgrad.stats import components
 from passgrad.stats.binomial import check_level
-from passgrad.stats.tally import Tally, orders, tally
+from passgrad.stats.interval import Interval, WithInterval
+from passgrad.stats.tally import Tally, order_array, tally
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,8 @@ def dispersion(counts: Tally, ks: NDArray[np.int64], prompts: Prompts) -> NDArra
     carriers = np.minimum(counts.effective(values), counts.effective(1 - values))
     events = counts.num_prompts * np.minimum(mean, 1 - mean)
     share = np.maximum(1 / (1 + carriers), 1 / (1 + events) ** 2)
-    return phi + (1 - phi) * share
+    widened: NDArray[np.float64] = phi + (1 - phi) * share
+    return widened
 
 
 def correlation_of(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -74,7 +76,8 @@ def correlation_of(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     result = covariance * scale[..., :, None] * scale[..., None, :]
     places = np.arange(covariance.shape[-1])
     result[..., places, places] = 1.0
-    return np.clip(result, -1.0, 1.0)
+    clipped: NDArray[np.float64] = np.clip(result, -1.0, 1.0)
+    return clipped
 
 
 def simultaneous_critical(
@@ -139,13 +142,17 @@ def pass_at_k_interval(
     "score" is the interval of this module, with t quantiles of P - 1 degrees. "bootstrap" is the
     percentile bootstrap over prompts, for comparison: its length is 0 when all estimates are equal,
     and it is too short whenever nearly all are 1. Resampling the samples as well would turn the
-    estimate into the plug-in. Measured coverage: :func:`passgrad.stats.simulate_coverage`.
+    estimate into the plug-in. The first chapter of the book measures the coverage.
 
-    Raises UserError for fewer than two prompts and for k beyond the samples of a prompt.
+    :raises UserError: For fewer than two prompts and for k beyond the samples of a prompt.
+
+    >>> mean, low, high = pass_at_k_interval(10, [3, 0, 7, 10], 2)
+    >>> round(mean, 3), round(low, 3), round(high, 3)
+    (0.617, 0.119, 0.95)
     """
     check_level(level)
     check_prompts(prompts)
-    counts, ks = tally(num_samples, num_correct), orders(k)
+    counts, ks = tally(num_samples, num_correct), order_array(k)
     if ks.size != 1:
         raise UserError("pass_at_k_interval takes one k; for several at once use pass_at_k_band")
     if method == "bootstrap":
@@ -198,26 +205,27 @@ def bootstrap_interval(
 
 
 @dataclass(frozen=True)
-class PassAtKBand:
-    """pass@k at several k with a band that holds at all of them at once; arrays of shape (K,).
+class PassAtKBand(WithInterval):
+    """pass@k at several k with ends ``low`` and ``high`` that hold at all of them at once; (K,).
 
     ``critical`` is the number of standard errors that the band takes in place of the t quantile.
     """
 
     ks: NDArray[np.int64]
-    estimate: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    interval: Interval
     critical: float
     level: float
+
+    @property
+    def estimate(self) -> NDArray[np.float64]:
+        """The means over prompts."""
+        return np.asarray(self.interval.value)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a k: k, estimate, low, high."""
         import pandas as pd
 
-        return pd.DataFrame(
-            {"k": self.ks, "estimate": self.estimate, "low": self.low, "high": self.high}
-        )
+        return pd.DataFrame({"k": self.ks} | self.interval.columns("estimate"))
 
 
 def pass_at_k_band(
@@ -235,11 +243,16 @@ def pass_at_k_band(
 
     Score intervals as in :func:`pass_at_k_interval`, with the quantile of the largest studentised
     deviation over ``ks`` in place of the t quantile; ``seed`` and ``draws`` are of the random
-    numbers that give this quantile. Raises UserError as :func:`pass_at_k_interval`.
+    numbers that give this quantile.
+
+    :raises UserError: As :func:`pass_at_k_interval`.
+
+    >>> pass_at_k_band(10, [3, 0, 7, 10], (1, 2, 4)).low.round(3)
+    array([0.071, 0.096, 0.118])
     """
     check_level(level)
     check_prompts(prompts)
-    counts, wanted = tally(num_samples, num_correct), orders(ks)
+    counts, wanted = tally(num_samples, num_correct), order_array(ks)
     low, high, critical = band(counts, wanted, level, prompts, seed=seed, draws=draws)
-    mean = counts.mean(counts.values(wanted))
-    return PassAtKBand(wanted, mean, low, high, float(critical), level)
+    interval = Interval(counts.mean(counts.values(wanted)), low=low, high=high)
+    return PassAtKBand(wanted, interval, float(critical), level)

@@ -74,4 +74,5 @@ def free_covariance(
     rates: NDArray[np.float64], masses: NDArray[np.float64], n: int, j: int, k: int
 ) -> NDArray[np.float64]:
     """The mean under a law on a grid of the covariance of the pass@j and pass@k estimates."""
-    return masses @ np.asarray(pass_at_k_covariance(rates, n, j, k))
+    mean: NDArray[np.float64] = masses @ np.asarray(pass_at_k_covariance(rates, n, j, k))
+    return mean

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from passgrad.errors import UserError
 from passgrad.stats import components
 from passgrad.stats.binomial import check_level
+from passgrad.stats.interval import Interval, WithInterval
 from passgrad.stats.intervals import (
     Prompts,
     check_prompts,
@@ -19,14 +20,14 @@ from passgrad.stats.intervals import (
     score_interval,
     simultaneous_critical,
 )
-from passgrad.stats.tally import Tally, check_counts, orders
+from passgrad.stats.tally import Tally, check_counts, order_array
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True)
-class PairedChange:
+class PairedChange(WithInterval):
     """Changes of pass@k at several k, with intervals that hold at all of them at once; (K,).
 
     ``correlation`` (K, K) is that of the estimated changes, ``critical`` the number of standard
@@ -36,8 +37,7 @@ class PairedChange:
     ks: NDArray[np.int64]
     before: NDArray[np.float64]
     after: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+    interval: Interval
     correlation: NDArray[np.float64]
     critical: float
     level: float
@@ -45,14 +45,14 @@ class PairedChange:
     @property
     def change(self) -> NDArray[np.float64]:
         """The estimated changes, after minus before."""
-        return self.after - self.before
+        return np.asarray(self.interval.value)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a k: k, before, after, change, low, high."""
         import pandas as pd
 
-        columns = ("before", "after", "change", "low", "high")
-        return pd.DataFrame({"k": self.ks} | {name: getattr(self, name) for name in columns})
+        sides = {"k": self.ks, "before": self.before, "after": self.after}
+        return pd.DataFrame(sides | self.interval.columns("change"))
 
 
 def paired_change(
@@ -78,8 +78,8 @@ def paired_change(
     their correlation (Zou and Donner, 2008), so it keeps a length where both are near 1. With
     ``prompts="fixed"`` the two sides are independent, since their samples are.
 
-    Raises UserError for fewer than two prompts, counts that are not aligned and k beyond the
-    samples of a prompt.
+    :raises UserError: For fewer than two prompts, counts that are not aligned and k beyond the
+        samples of a prompt.
     """
     check_level(level)
     check_prompts(prompts)
@@ -90,14 +90,15 @@ def paired_change(
             f"the counts before are of {sides[0][0].size} prompts, those after of "
             f"{sides[1][0].size}: a paired change needs the same prompts in the same order"
         )
-    wanted = orders(ks)
+    wanted = order_array(ks)
     cells, weight = np.unique(np.stack([*sides[0], *sides[1]]), axis=1, return_counts=True)
     share = weight.astype(np.float64)
     pair = [Tally(cells[i], cells[i + 1], share, int(weight.sum())) for i in (0, 2)]
     found = changes(pair[0], pair[1], wanted, level, prompts, simultaneous, seed=seed, draws=draws)
     before, after = (side.mean(side.values(wanted)) for side in pair)
     low, high, correlation, critical = found
-    return PairedChange(wanted, before, after, low, high, correlation, float(critical), level)
+    interval = Interval(after - before, low=low, high=high)
+    return PairedChange(wanted, before, after, interval, correlation, float(critical), level)
 
 
 def changes(

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from passgrad.errors import UserError
 from passgrad.metrics import pass_at_k
+from passgrad.orders import whole_orders
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,9 @@ class Tally:
         return np.where(square > 0, total**2 / np.where(square > 0, square, 1), 0.0)
 
 
-def orders(ks: ArrayLike) -> NDArray[np.int64]:
-    """The orders k as a one-dimensional array of whole numbers; UserError for anything else."""
-    array = np.atleast_1d(np.asarray(ks, dtype=np.float64))
-    if array.ndim != 1 or array.size == 0 or not np.all(array == np.round(array)):
-        raise UserError(f"ks must be one or several whole numbers, got {ks!r}")
-    return array.astype(np.int64)
+def order_array(ks: ArrayLike) -> NDArray[np.int64]:
+    """The orders k in the order given, (K,); UserError for anything else than whole numbers."""
+    return np.array(whole_orders(ks), dtype=np.int64)
 
 
 def check_counts(num_samples: ArrayLike, num_correct: ArrayLike) -> list[NDArray[np.float64]]:

@@ -28,15 +28,15 @@ def plug_in_pass_at_k(
 
     It is also the mean over bootstrap resamples of the n samples, drawn with replacement, of the
     unbiased estimate: such a resample repeats samples, and k repeated samples are fewer than k.
-    Raises UserError for the same counts as :func:`passgrad.metrics.pass_at_k`, k > n included.
+
+    :raises UserError: For the same counts as :func:`passgrad.metrics.pass_at_k`, k > n included.
 
     >>> round(plug_in_pass_at_k(16, 1, 16), 3)
     0.644
     """
     unbiased = np.asarray(pass_at_k(num_samples, num_correct, k))  # validates the counts
     n, c, orders = (
-        np.asarray(x, dtype=np.float64)
-        for x in np.broadcast_arrays(num_samples, num_correct, k)  # type: ignore[arg-type]
+        np.asarray(x, dtype=np.float64) for x in np.broadcast_arrays(num_samples, num_correct, k)
     )
     with np.errstate(divide="ignore"):
         value = -np.expm1(orders * np.log1p(-c / n)) + 0.0
@@ -64,7 +64,8 @@ def pass_at_k_covariance(p: ArrayLike, n: int, j: int, k: int) -> float | NDArra
 
     ``p`` has any shape, the result has the same; all terms are positive, nothing cancels, and the
     relative accuracy is kept for n of a million. O(min(j, k)) work for each p.
-    Raises UserError unless 1 <= j, k <= n are whole numbers and 0 <= p <= 1.
+
+    :raises UserError: Unless 1 <= j, k <= n are whole numbers and 0 <= p <= 1.
     """
     pass_at_k(n, 0, [j, k])
     rates = np.asarray(p, dtype=np.float64)
@@ -112,7 +113,9 @@ def pass_at_k_covariance_estimate(
 
     It needs j + k <= n, and no unbiased estimate exists beyond: an expectation under Bin(n, p) is
     a polynomial in p of degree n at most, and the covariance is one of degree j + k then.
-    Never negative. The arguments broadcast. Raises UserError for j + k > n.
+    Never negative. The arguments broadcast.
+
+    :raises UserError: For j + k > n.
     """
     n, c, one, other = np.broadcast_arrays(
         *(np.asarray(x, dtype=np.float64) for x in (num_samples, num_correct, j, k))

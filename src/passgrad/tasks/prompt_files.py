@@ -76,9 +76,7 @@ def read_prompts(
     return Task(path.stem, tuple(prompts), judge, stop, max_new_tokens)
 
 
-def render_chat(
-    tokenizer: PreTrainedTokenizerBase | None, messages: Any, *, name: str
-) -> str:  # fmt: skip
+def render_chat(tokenizer: PreTrainedTokenizerBase | None, messages: Any, *, name: str) -> str:
     """The text of a chat before the model's next turn.
 
     A begin token that the tokenizer adds by itself is left out, so that it does not stand twice.
@@ -222,9 +220,7 @@ def gym(
     return Task(f"gym:{name}", tuple(prompts), judge, stop, max_new_tokens)
 
 
-def _prompt(
-    row: Mapping[str, Any], at: Line, tokenizer: PreTrainedTokenizerBase | None
-) -> Prompt:  # fmt: skip
+def _prompt(row: Mapping[str, Any], at: Line, tokenizer: PreTrainedTokenizerBase | None) -> Prompt:
     unknown = [name for name in row if name not in COLUMNS]
     if unknown:
         at.fail(

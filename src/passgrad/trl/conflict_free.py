@@ -44,26 +44,20 @@ Split = Literal["prompts", "completions"]
 class ConflictFree(Plan):
     r"""Coefficients for pass@1 and pass@k from the Gram matrix of their gradients.
 
-    Parameters
-    ----------
-    k
-        The order that is ascended beside pass@1.
-    aggregator
-        A method of gradient surgery (:data:`passgrad.ascent.mixing.AGGREGATORS`):
+    :param k: The order that is ascended beside pass@1.
+    :param aggregator: A method of gradient surgery (:data:`passgrad.ascent.mixing.AGGREGATORS`):
         ``"pcgrad"``, ``"mgda"``, ``"upgrad"``, ``"cagrad"``, ``"imtlg"``, ``"nashmtl"`` and others,
         or ``"constrained"``: ascend pass@k, with as much of pass@1 as it takes for pass@1 not to
         fall to first order.
-    confidence
-        Of the bounds on which ``"constrained"`` relies: one-sided, for each of the two products.
-    every, half_life
-        Batches between measurements, and measurements over which the weight of one halves.
-    per_prompt
-        Weights of prompts instead: from the M x M Gram matrix of the gradients of pass@k of the M
-        prompts of a batch, so that no prompt pays for another. Measured on every batch, on the
-        same samples as the update. It holds 2 M gradients at once, up to ``memory`` GiB: meant for
-        adapters and small models.
-    split
-        Independent parts of a batch: "prompts" (for prompts of this kind, the default) or
+    :param confidence: Of the bounds on which ``"constrained"`` relies: one-sided, for each of the
+        two products.
+    :param every, half_life: Batches between measurements, and measurements over which the weight of
+        one halves.
+    :param per_prompt: Weights of prompts instead: from the M x M Gram matrix of the gradients of
+        pass@k of the M prompts of a batch, so that no prompt pays for another. Measured on every
+        batch, on the same samples as the update. It holds 2 M gradients at once, up to ``memory``
+        GiB: meant for adapters and small models.
+    :param split: Independent parts of a batch: "prompts" (for prompts of this kind, the default) or
         "completions" (halves of each group, for these prompts; k must fit into a half). With one
         prompt a batch it is the latter.
     """

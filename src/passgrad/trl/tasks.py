@@ -33,7 +33,7 @@ def task_reward(task: Task) -> Callable[..., list[float]]:
 def end_at_stop(model: Any, tokenizer: Any, task: Task) -> None:
     """Let the task's stop end a completion, as one more end token of the model.
 
-    Raises UserError for a stop that is not one token.
+    :raises UserError: For a stop that is not one token.
     """
     if task.stop is None:
         return

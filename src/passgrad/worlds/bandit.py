@@ -32,29 +32,38 @@ class Bandit(AnalyticWorld):
 
     features: Tensor
     """psi = (1, s), of shape (N, 2)."""
+    signed_features: Tensor
+    """u = -psi on easy prompts and psi on hard ones, of shape (N, 2): p = sigmoid(u . theta)."""
 
     def __init__(self, s: Tensor, hard: Tensor, masses: Tensor) -> None:
         self.features = torch.stack([torch.ones_like(s), s], dim=1)
         self.masses = masses
         self.groups = tuple("hard" if h else "easy" for h in hard)
-        # The right answer enters by a sign alone: p = sigmoid(sign * theta . psi).
-        self._signed_features = torch.where(hard, 1.0, -1.0)[:, None] * self.features
+        # The right answer enters by a sign alone.
+        self.signed_features = torch.where(hard, 1.0, -1.0)[:, None] * self.features
 
     def success_and_jacobian(
         self, theta: Tensor | Sequence[float] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The rates p = sigmoid(u . theta), u = -psi (easy) or psi (hard), and rows p (1 - p) u."""
-        logits = self._signed_features @ self.parameters(theta)
+        """The rates p = sigmoid(u . theta) with the signed features u, and the rows p (1 - p) u."""
+        logits = self.signed_features @ self.parameters(theta)
         p, q = torch.sigmoid(logits), torch.sigmoid(-logits)
-        return p, (p * q)[:, None] * self._signed_features
+        return p, (p * q)[:, None] * self.signed_features
 
 
 class TwoPointBandit(Bandit):
     """One easy prompt at s = -separation/2 and one hard prompt at s = +separation/2.
 
-    ``hard_fraction`` is the mass of the hard prompt, in (0, 1). Raises UserError for other values.
-    The paper's numbers belong to the defaults at theta = (-2, -2), which it does not print; they
-    follow from the weights that it prints.
+    ``hard_fraction`` is the mass of the hard prompt, in (0, 1). The paper's numbers belong to
+    the defaults at theta = (-2, -2), which it does not print; they follow from the weights that
+    it prints.
+
+    :raises UserError: For a separation that is not finite or a fraction outside (0, 1).
+
+    >>> import passgrad as pg
+    >>> world = pg.TwoPointBandit()
+    >>> world.groups, world.success((-2, -2))
+    (('easy', 'hard'), tensor([0.8581, 0.0998], dtype=torch.float64))
     """
 
     def __init__(self, separation: float = 0.2, hard_fraction: float = 0.5) -> None:
@@ -74,8 +83,15 @@ class GaussianBandit(Bandit):
     and their masses the label's probability times the node's normal weight. For integrands that
     are analytic in a strip around the real line, as all here are, the trapezoidal rule converges
     geometrically, and unlike Gauss-Hermite it does not spend its nodes far out in the tails.
-    The default is exact to rounding for features of ordinary slope (|theta_1| up to about 5).
-    Raises UserError for a fraction outside (0, 1) or fewer than 3 nodes.
+    The default is exact to rounding for features of ordinary slope (:math:`|\theta_1|` up to about
+    5).
+
+    :raises UserError: For a fraction outside (0, 1) or fewer than 3 nodes.
+
+    >>> import passgrad as pg
+    >>> world = pg.GaussianBandit()
+    >>> round(float(world.masses @ world.success((-2, -2))), 4)
+    0.5324
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def inner_product(u: Tensor, v: Tensor) -> float:
 
     It goes through the vectors in pieces, so that no float64 copy of a whole model is made.
     """
-    pieces = zip(u.split(_CHUNK), v.split(_CHUNK), strict=True)
+    pieces = zip(torch.split(u, _CHUNK), torch.split(v, _CHUNK), strict=True)
     return sum(float(torch.dot(a.double(), b.double())) for a, b in pieces)
 
 

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.directional import forward_mode
+from passgrad.lm.directional import forward_mode, plain_attention
 from passgrad.lm.gram import blockwise_gram
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, pack, packed_logprobs
 from passgrad.lm.parameters import ParameterLayout
-from passgrad.lm.plain import plain_attention
 from passgrad.lm.tokens import tokenize_prompt
 from passgrad.objectives import Objective
 from passgrad.tasks.base import Prompt, as_prompts
@@ -52,6 +51,11 @@ class LanguageWorld(World):
     :param memory_gib: What :meth:`kernel` may hold at once, in GiB.
     :raises UserError: For no prompts, a prompt whose tokens merge at a boundary (named), bad
         masses, or a model that gives other values packed than alone.
+
+    >>> import passgrad as pg
+    >>> model, tokenizer = pg.load_model("smollm2-135m")  # doctest: +SKIP
+    >>> prompts = [("", "The capital of France is", " Paris"), ("", "2 + 2 =", " 4")]
+    >>> pg.LanguageWorld(model, tokenizer, prompts).success()  # doctest: +SKIP
     """
 
     def __init__(

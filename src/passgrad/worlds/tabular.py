@@ -19,7 +19,13 @@ class TabularSoftmax(AnalyticWorld):
     pass@1 gradient: the negative control of every measurement.
 
     ``correct`` holds the right action of each prompt (default: action 0), ``masses`` the prompt
-    law (default: uniform), ``groups`` one label a prompt. Raises UserError where they do not fit.
+    law (default: uniform), ``groups`` one label a prompt.
+
+    :raises UserError: Where they do not fit.
+
+    >>> import passgrad as pg
+    >>> pg.conflict(pg.TabularSoftmax(2), (0, 1, 2, 0), ks=(1, 8)).cosine
+    tensor([1.0000, 0.8821], dtype=torch.float64)
     """
 
     def __init__(

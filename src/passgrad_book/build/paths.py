@@ -25,10 +25,7 @@ def root() -> Path:
     """Root of the checkout: ``PASSGRAD_ROOT``, the editable install, or a parent of the working
     folder.
 
-    Raises
-    ------
-    UserError
-        When none of the three is a checkout of the project.
+    :raises UserError: When none of the three is a checkout of the project.
     """
     named = os.environ.get(ROOT_VARIABLE)
     if named:

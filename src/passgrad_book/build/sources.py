@@ -111,10 +111,7 @@ def dependencies(modules: Iterable[str]) -> list[str]:
 def digest(modules: Sequence[str]) -> str:
     """SHA-256 over the code of these modules of the project and of all that they import from it.
 
-    Raises
-    ------
-    UserError
-        For a module that does not exist.
+    :raises UserError: For a module that does not exist.
     """
     total = hashlib.sha256()
     for module in dependencies(modules):

@@ -13,7 +13,7 @@ import fcntl
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 from passgrad import provenance
 from passgrad.errors import UserError
 from passgrad.files import write_atomic
+from passgrad.progress import Progress, Silent
 from passgrad_book.build import paths, results, sources
 from passgrad_book.build.experiment import EXACT, HOMES, Experiment, Tolerance, find
 
@@ -335,12 +336,12 @@ def _share(gap: float, allowed: float) -> float:
     return 0.0 if gap == 0 else gap / allowed if allowed > 0 else math.inf
 
 
-def attest_all(
-    say: Callable[[str], None] = lambda line: None, *, again: bool = False
-) -> list[Attested]:
-    """:func:`attest` for every experiment; ``say`` is told what runs."""
-    outcomes = []
+def attest_all(progress: Progress | None = None, *, again: bool = False) -> list[Attested]:
+    """:func:`attest` for every experiment."""
+    progress, outcomes = progress or Silent(), []
+    progress.stage("witnesses", len(HOMES))
     for name in HOMES:
-        say(f"witness of {name}")
+        progress.note(f"witness of {name}")
         outcomes.append(attest(name, again=again))
+        progress.advance()
     return outcomes

@@ -15,7 +15,7 @@ from passgrad.stats import intervals
 from passgrad.stats.binomial import check_level, success_interval
 from passgrad.stats.intervals import Prompts
 from passgrad.stats.paired import changes
-from passgrad.stats.tally import Tally, orders
+from passgrad.stats.tally import Tally, order_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,21 +95,19 @@ def simulate_coverage(
     each prompt. The truth is J_k of the law for ``prompts="new"`` and the mean of pass@k of the
     prompts drawn for "fixed".
 
-    Returns
-    -------
-    One row a method and k with ``truth`` (its mean), ``coverage``, the exact 95 % binomial interval
-    ``low``, ``high`` of the coverage, and ``width``, the median length of the interval. Methods:
-    "score" (:func:`passgrad.stats.pass_at_k_interval`), "normal" (estimate -+ t standard errors of
-    the sample), "bootstrap" (percentile, over prompts), and "band": one row, k = 0, that says how
-    often :func:`passgrad.stats.pass_at_k_band` holds the truth at all k at once.
-
-    Raises UserError for k beyond the samples and for an unknown method.
+    :returns: One row a method and k with ``truth`` (its mean), ``coverage``, the exact 95 %
+        binomial interval ``low``, ``high`` of the coverage, and ``width``, the median length of the
+        interval. Methods: "score" (:func:`passgrad.stats.pass_at_k_interval`), "normal" (estimate
+        -+ t standard errors of the sample), "bootstrap" (percentile, over prompts), and "band": one
+        row, k = 0, that says how often :func:`passgrad.stats.pass_at_k_band` holds the truth at all
+        k at once.
+    :raises UserError: For k beyond the samples and for an unknown method.
     """
     import pandas as pd
 
     check_level(level)
     intervals.check_prompts(prompts)
-    wanted = orders(ks)
+    wanted = order_array(ks)
     pass_at_k(num_samples, 0, wanted)
     unknown = set(methods) - {"score", "normal", "bootstrap", "band"}
     if unknown:
@@ -211,7 +209,7 @@ def simulate_change_coverage(
 
     check_level(level)
     intervals.check_prompts(prompts)
-    wanted = orders(ks)
+    wanted = order_array(ks)
     pass_at_k(num_samples, 0, wanted)
     if not 0 <= kept <= 1:
         raise UserError(f"kept is a probability, got {kept}")

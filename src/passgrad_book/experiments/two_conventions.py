@@ -12,6 +12,7 @@ from passgrad.ascent.ascent import Direction, ascend
 from passgrad.interference import conflict
 from passgrad.lm.models import load_model
 from passgrad.objectives import Objective, PassAtK
+from passgrad.progress import Progress
 from passgrad.tasks.conventions import STOP, conventions
 from passgrad.worlds.base import World
 from passgrad.worlds.language import LanguageWorld
@@ -43,7 +44,7 @@ def compare_ascents(
     ks: Sequence[float],
     step_size: float,
     steps: int,
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> DataFrame:
     """J_k along exact ascent on each objective, or along each direction, from the same theta, for
     every k in ``ks``.

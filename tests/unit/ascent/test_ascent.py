@@ -162,9 +162,53 @@ def test_parameters_that_overflow_are_named_with_their_step():
         ascend(Steep(), THETA, step_size=1.0, steps=5)
 
 
-def test_the_bar_changes_nothing(capsys):
+def test_progress_is_told_and_changes_nothing(told):
     quiet = ascend(TwoPointBandit(), THETA, steps=3)
-    assert capsys.readouterr().out == ""
-    shown = ascend(TwoPointBandit(), THETA, steps=3, progress=True)
+    shown = ascend(TwoPointBandit(), THETA, steps=3, progress=told)
     assert torch.equal(quiet.success, shown.success)
-    assert "ascending pass@10" in capsys.readouterr().out
+    assert (told.stages, told.done) == ([("ascending pass@10", 3)], 3)
+
+
+def test_every_point_is_observed_before_its_gradient_is_taken():
+    world, seen = Counting(), []
+
+    def observe(step, theta):
+        assert all(gradient() is None for gradient in world.gradients)
+        assert len(world.gradients) == step
+        seen.append((step, theta.clone()))
+
+    trace = ascend(world, THETA, steps=3, record_theta=True, observe=observe)
+    assert [step for step, _ in seen] == [0, 1, 2, 3]
+    assert torch.equal(torch.stack([theta for _, theta in seen]), trace.thetas)
+    assert len(world.gradients) == 3
+
+
+@pytest.mark.parametrize("last", [0, 2, 4])
+def test_it_stops_where_it_is_told(last):
+    world, asked = Counting(), []
+
+    def stop(step, theta, success):
+        assert torch.equal(success, world.success(theta))
+        asked.append(step)
+        return step == last
+
+    whole = ascend(TwoPointBandit(), THETA, steps=4, record_theta=True)
+    trace = ascend(world, THETA, steps=4, record_theta=True, stop=stop)
+    assert asked == list(range(last + 1))
+    assert torch.equal(trace.success, whole.success[: last + 1])
+    assert torch.equal(trace.thetas, whole.thetas[: last + 1])
+    assert torch.equal(trace.theta, whole.thetas[last])
+    # One for each step, and the one at whose point it was told to stop.
+    assert len(world.gradients) == min(last + 1, 4)
+
+
+def test_the_step_size_may_change_from_step_to_step():
+    sizes = [0.5, 2.0]
+    trace = ascend(TwoPointBandit(), THETA, step_size=lambda step: sizes[step], steps=2)
+    first = ascend(TwoPointBandit(), THETA, step_size=0.5, steps=1)
+    second = ascend(TwoPointBandit(), first.theta, step_size=2.0, steps=1)
+    assert torch.equal(trace.theta, second.theta)
+    with pytest.raises(UserError, match="step_size must be a finite number, got inf"):
+        ascend(TwoPointBandit(), THETA, step_size=lambda step: math.inf, steps=1)
+    with pytest.raises(UserError, match="at step 1: take shorter steps"):
+        ascend(Broken(), THETA, step_size=lambda step: 9.0, steps=1)

@@ -174,7 +174,17 @@ def test_what_goes_wrong_is_named():
         frontier(TabularSoftmax(1), solved, ["pass@1"], steps=1, length=1.0)
 
 
-def test_progress_is_told():
-    told = []
-    frontier(TwoPointBandit(), THETA, METHODS[:2], steps=1, length=0.1, progress=told.append)
-    assert told == list(METHODS[:2])
+def test_steps_that_leave_the_finite_numbers_are_named():
+    class Broken(TwoPointBandit):
+        def success(self, theta=None):
+            moved = self.parameters(theta)[0] != THETA[0]
+            return super().success(theta) * (math.nan if moved else 1.0)
+
+    with pytest.raises(UserError, match="the ascent on pcgrad left .* at step 1: take shorter"):
+        frontier(Broken(), THETA, ["pcgrad"], steps=1, length=1.0)
+
+
+def test_progress_is_told(told):
+    frontier(TwoPointBandit(), THETA, METHODS[:2], steps=3, length=0.1, progress=told)
+    assert told.stages == [("ascending pass@1", 3), ("ascending mixture 0.5", 3)]
+    assert told.done == 6

@@ -43,7 +43,6 @@ def models(monkeypatch):
     monkeypatch.setattr(passgrad.lm, "models", module, raising=False)
 
 
-@pytest.mark.quick
 def test_version(call):
     import passgrad
 
@@ -63,6 +62,14 @@ def test_help_teaches(call):
     assert status == 0
     for word in ("Example:", "--rollouts", "--resume", "math, gym:NAME", "report.html", "messages"):
         assert word in " ".join(out.split())
+    # Each option stands under the heading of its group.
+    headings = [line for line in out.splitlines() if line.endswith(":") and line[0] != " "]
+    assert headings == [
+        "Options:", "Drawing completions:", "Judging them:", "Estimating:", "The step:", "Running:",
+    ]  # fmt: skip
+    judging = out.split("Judging them:")[1].split("Estimating:")[0]
+    assert "--verifier-seconds" in judging
+    assert "--samples" not in judging
 
 
 @pytest.mark.parametrize(
@@ -139,5 +146,5 @@ def test_a_fault_of_the_package_is_not_hidden(monkeypatch):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(doctor, "checks", fail)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="a bug"):
         cli.main(["doctor"])

@@ -32,8 +32,11 @@ def test_a_log_gets_a_line_now_and_then_with_the_time_left(capsys, clock):
     assert len(lines) == 6  # none at the end, where nothing is left
 
 
-def test_hours_are_shown():
-    assert progress._clock(3723.4) == "1:02:03"
+def test_hours_are_shown(capsys, clock):
+    with Bars() as bars:
+        clock[0] = 3723.4
+        bars.note("over")
+    assert capsys.readouterr().err == "[1:02:03] over\n"
 
 
 def test_a_terminal_gets_bars(monkeypatch):

@@ -56,9 +56,7 @@ def test_rates_outside_are_refused(p):
 
 @pytest.mark.parametrize("k", [0, -1, 2.5, True, "4"])
 def test_orders_that_are_none(k):
-    with pytest.raises(
-        UserError, match="k must be a whole number|k is an empty|no estimator|k must"
-    ):
+    with pytest.raises(UserError, match=f"k must be a whole number of at least 1, got {k!r}"):
         get_estimator("pkpo").advantages([[0, 1, 1]], k)
 
 
@@ -79,7 +77,7 @@ def test_guard_rails_on_the_number_of_samples():
             get_estimator(name).advantages(rewards, 2)
     with pytest.raises(UserError, match="pkpo needs k"):
         get_estimator("pkpo").advantages(rewards)
-    with pytest.raises(UserError, match="empty sequence"):
+    with pytest.raises(UserError, match="k is empty: name at least one k"):
         get_estimator("pkpo").advantages(rewards, [])
     with pytest.raises(UserError, match="rloo needs at least 2 samples a prompt, got 1"):
         get_estimator("rloo").advantages([[1]])

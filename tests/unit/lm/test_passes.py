@@ -76,6 +76,32 @@ def test_the_gradient_is_the_weighted_sum(case):
     assert expected.norm() > 1
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("padding", [2, 3])
+def test_the_embedding_of_the_padding_token_has_a_derivative(tiny_model, tied, padding):
+    """As any other, where prompts and completions contain the token: 3 stands in both."""
+    model = tiny_model("llama", tied=tied)
+    model.model.embed_tokens.padding_idx = padding
+    passes = CompletionPasses(model, completions(), REWARDS, token_budget=16)
+    c = random(3, 4)
+    gradient = passes.gradient(c)
+    vector = torch.zeros_like(gradient)
+    row = passes.layout.views(vector)["model.embed_tokens.weight"][padding]
+    row += random(len(row), seed=1)
+    exact = passes.directional(vector, "forward")
+    assert exact.abs().max() > 1e-2
+    close(passes.directional(vector, "central"), exact, 1e-6)
+    theta = passes.layout.flatten(model)
+    values = []
+    for step in (1e-5, -1e-5):
+        passes.layout.load(model, theta + step * vector)
+        values.append(passes.logprobs())
+    passes.layout.load(model, theta)
+    close((values[0] - values[1]) / 2e-5, exact, 1e-6)
+    assert float(gradient @ vector) == pytest.approx(float((c * exact).sum()), rel=1e-9)
+    assert model.model.embed_tokens.padding_idx == padding  # as a trainer has it
+
+
 @pytest.mark.parametrize("method", ["forward", "central", "auto"])
 def test_directional_derivatives(case, method):
     passes, _, gradients = case
@@ -206,49 +232,29 @@ def test_half_precision(tiny_model):
 
 
 class TestAuto:
-    @pytest.fixture
-    def used(self, monkeypatch):
-        """The methods that were used, in order."""
-        names = []
+    """The values are those of one method or of the other, bit for bit."""
 
-        def recording(name):
-            plain = getattr(CompletionPasses, name)
-
-            def wrapped(self, *args):
-                names.append(name[1:])
-                return plain(self, *args)
-
-            return wrapped
-
-        for name in ("_central", "_forward"):
-            monkeypatch.setattr(CompletionPasses, name, recording(name))
-        return names
-
-    def directional(self, model):
+    def gives_that_of(self, model, method):
         passes = CompletionPasses(model, completions(), REWARDS)
-        return passes.directional(torch.ones(passes.layout.num_parameters))
+        v = torch.ones(passes.layout.num_parameters)
+        by_itself = passes.directional(v)
+        # Only differences have an error.
+        assert (passes.last_error is None) == (method == "forward")
+        return torch.equal(by_itself, passes.directional(v, method))
 
-    def test_small_models_take_the_exact_form(self, tiny_model, used):
-        self.directional(tiny_model(dtype="float32"))
-        assert used == ["forward"]
+    def test_small_models_take_the_exact_form(self, tiny_model):
+        assert self.gives_that_of(tiny_model(dtype="float32"), "forward")
 
     @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
-    def test_so_do_other_dtypes(self, tiny_model, used, monkeypatch, dtype):
+    def test_so_do_other_dtypes(self, tiny_model, monkeypatch, dtype):
         monkeypatch.setattr(module, "SMALL", 0)
-        self.directional(tiny_model("gpt2", dtype=dtype))
-        assert used == ["forward"]
+        assert self.gives_that_of(tiny_model("gpt2", dtype=dtype), "forward")
 
-    def test_large_ones_take_differences(self, tiny_model, used, monkeypatch):
+    @pytest.mark.parametrize(("limit", "method"), [(1.0, "central"), (0.0, "forward")])
+    def test_large_ones_take_differences_that_agree(self, tiny_model, monkeypatch, limit, method):
         monkeypatch.setattr(module, "SMALL", 0)
-        monkeypatch.setattr(module, "LIMIT", 1.0)
-        self.directional(tiny_model(dtype="float32"))
-        assert used == ["central"]
-
-    def test_unless_two_steps_disagree(self, tiny_model, used, monkeypatch):
-        monkeypatch.setattr(module, "SMALL", 0)
-        monkeypatch.setattr(module, "LIMIT", 0.0)
-        self.directional(tiny_model(dtype="float32"))
-        assert used == ["central", "forward"]
+        monkeypatch.setattr(module, "LIMIT", limit)
+        assert self.gives_that_of(tiny_model(dtype="float32"), method)
 
 
 def test_inner_products_by_part(case):
@@ -348,8 +354,6 @@ def test_a_model_that_ignores_the_packing_is_named(tiny_model):
         CompletionPasses(model, completions(), REWARDS)
 
 
-@pytest.mark.slow
-@pytest.mark.model
 def test_differences_and_forward_mode_agree_on_a_real_model(smollm2):
     """Along a gradient of the same completions, where log pi bends most."""
     model, tokenizer = smollm2

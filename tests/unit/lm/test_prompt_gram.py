@@ -5,7 +5,6 @@ import torch
 
 from passgrad.errors import UserError
 from passgrad.estimators import advantages
-from passgrad.lm import prompt_gram as module
 from passgrad.lm.completions import Completions
 from passgrad.lm.groups import groups_of, layers_of
 from passgrad.lm.passes import CompletionPasses
@@ -56,25 +55,15 @@ def test_every_size_of_block_gives_the_products_of_the_gradients(case):
     assert numbers[0] > numbers[1] > numbers[2] == 1
 
 
-def test_the_plan_is_what_happens(case, monkeypatch):
+def test_the_plan_is_what_happens(case):
     passes, _ = case
     coefficients = random(2, 3, 4)
     coefficients[:, 1] = 0
-    forwards, backwards = [], []
-    plain = torch.autograd.grad
-
-    def grad(*given, **options):
-        backwards.append(1)
-        return plain(*given, **options)
-
-    inner = module.prompt_backwards
-
-    def watched(*given):
-        forwards.append(1)
-        return inner(*given)
-
-    monkeypatch.setattr(module, "prompt_backwards", watched)
-    monkeypatch.setattr(torch.autograd, "grad", grad)
+    calls = []
+    hook = passes.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    for x in (0, 2):
+        passes.gradient(coefficients[0] * (torch.arange(3) == x)[:, None])
+    rows = len(calls)
     for memory in (4 * largest(passes), 10**9):
         plan = plan_gram(passes, coefficients, memory_gib=memory / GIB)
         assert plan.num_vectors == 4
@@ -85,16 +74,18 @@ def test_the_plan_is_what_happens(case, monkeypatch):
             assert piece.start == sizes[piece.name]  # in order, none twice
             sizes[piece.name] = piece.stop
         assert sizes == {name: shape.numel() for name, shape in passes.layout.shapes.items()}
-        forwards.clear()
-        backwards.clear()
+        calls.clear()
         prompt_gram(passes, coefficients, memory_gib=memory / GIB)
-        assert len(forwards) == plan.forward_passes == 2 * len(plan.blocks)
-        assert len(backwards) >= plan.backward_passes == 4 * len(plan.blocks)
+        assert plan.forward_passes == 2 * len(plan.blocks)
+        assert plan.backward_passes == 4 * len(plan.blocks)
+        # However many vectors, a block takes the forward passes of one gradient.
+        assert len(calls) == rows * len(plan.blocks)
         # What is kept of a block and the gradients that autograd makes at once.
         for block in plan.blocks:
             columns = sum(piece.stop - piece.start for piece in block)
             making = sum(passes.layout.shapes[piece.name].numel() for piece in block)
             assert 8 * (4 * columns + making + 4 * plan.chunk) <= plan.peak_bytes
+    hook.remove()
 
 
 def test_any_number_of_orders_takes_two_vectors_a_prompt(case):
@@ -137,15 +128,15 @@ def test_parts_add_up(case):
             close(kernel, expected(gradients * mask, coefficients))
 
 
-def test_it_goes_on_where_it_stopped(case):
+def test_it_goes_on_where_it_stopped(case, shown):
     passes, gradients = case
     coefficients = random(1, 3, 4)
-    store, made, steps = {}, [], []
+    store, made = {}, []
 
     def keep(name, *made_from, compute):
         key = (name, *(tuple(x.flatten().tolist()) for x in made_from))
         if key not in store:
-            if len(made) == 2 and not steps:
+            if len(made) == 2 and len(shown.stages) == 1:
                 raise KeyboardInterrupt
             made.append(key)
             store[key] = compute()
@@ -153,13 +144,13 @@ def test_it_goes_on_where_it_stopped(case):
 
     options = {"memory_gib": 8 * largest(passes) / GIB, "keep": keep}
     with pytest.raises(KeyboardInterrupt):
-        prompt_gram(passes, coefficients, **options)
-    steps.append((0, 0))
-    found = prompt_gram(passes, coefficients, progress=lambda *at: steps.append(at), **options)
+        prompt_gram(passes, coefficients, progress=shown, **options)
+    found = prompt_gram(passes, coefficients, progress=shown, **options)
     close(found.kernel, expected(gradients, coefficients))
     assert len(made) == len(found.plan.blocks) > 2
-    assert steps[-1] == (found.plan.forward_passes, found.plan.forward_passes)
-    assert steps == sorted(steps)
+    stage, total, advanced = shown.stages[1]
+    assert (stage, total) == ("products of the gradients of prompts", found.plan.forward_passes)
+    assert advanced == total  # those that were kept count too
 
 
 def test_float32_is_added_up_in_float64(case, tiny_model):
@@ -196,7 +187,7 @@ def test_clear_errors(case):
 
 def test_the_limit_that_an_error_names_is_enough(case):
     passes, c = case[0], random(2, 3, 4)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match="too little for the gradient of") as error:
         plan_gram(passes, c, memory_gib=1e-6)
     # It is printed with two digits.
     least = 1.06 * float(str(error.value).rsplit(" ", 1)[1])

@@ -110,8 +110,8 @@ def test_some_prompts_are_enough_to_see_the_error(passes):
         sketch_error(sketched, part)
 
 
-def test_one_pass_a_prompt_and_none_for_what_is_kept(passes):
-    c, store, calls, steps = random(2, 3, 4), {}, [], []
+def test_one_pass_a_prompt_and_none_for_what_is_kept(passes, shown):
+    c, store, calls = random(2, 3, 4), {}, []
     c[:, 1] = 0
 
     def keep(name, *made_from, compute):
@@ -121,13 +121,13 @@ def test_one_pass_a_prompt_and_none_for_what_is_kept(passes):
             store[key] = compute()
         return store[key]
 
-    options = {"size": 256, "keep": keep, "progress": lambda *at: steps.append(at)}
+    options = {"size": 256, "keep": keep, "progress": shown}
     first = sketched_gram(passes, c, **options)
     assert len(calls) == 2
     again = sketched_gram(passes, c, **options)
     assert len(calls) == 2
     assert torch.equal(first.kernel, again.kernel)
-    assert steps == [(1, 2), (2, 2)] * 2
+    assert shown.stages == [["sketches of the gradients of prompts", 2, 2]] * 2
     other = sketched_gram(passes, c, seed=1, **options)
     assert len(calls) == 4
     assert not torch.equal(first.kernel, other.kernel)

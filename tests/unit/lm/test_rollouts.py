@@ -134,13 +134,13 @@ def test_rewards_that_are_not_binary(reward, name):
     bad = Rollouts(table(row("x", 0, 1.0), row("x", 1, reward)))
     with pytest.raises(UserError, match=name):
         _ = bad.rewards
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=name):
         _ = bad.num_correct
 
 
 def test_a_missing_reward_is_not_binary():
     bad = Rollouts(table(row("x", 0, 1.0), row("x", 1, None)))
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"rewards\[0, 1\] is nan"):
         _ = bad.rewards
     assert np.isnan(bad.table["reward"].to_numpy()[1])
 

@@ -1,15 +1,16 @@
 """The tables of the reference page name the columns that there are."""
 
+import dataclasses
 import re
 
 import torch
 
 from passgrad.measurement import estimate_conflict, sample_bandit
-from passgrad.measurement.parted import ScoreParts
+from passgrad.measurement.options import Drawing, Estimating, Judging, Running, Stepping
 from passgrad.measurement.parts import estimate_parts
+from passgrad.measurement.realised import TakenStep, realised_from_counts
+from passgrad.measurement.samples import bandit_steps
 from passgrad.measurement.step import predict_step
-from passgrad.measurement.step_samples import bandit_steps
-from passgrad.measurement.verify import realised_from_counts
 from passgrad.rollouts.foreign_logs import PLAIN
 from passgrad.tasks.prompt_files import COLUMNS
 from passgrad.worlds.bandit import TwoPointBandit
@@ -42,12 +43,22 @@ def test_columns_of_parts_and_step(root):
     world = TwoPointBandit(separation=0.2, hard_fraction=0.5)
     steps = bandit_steps(world, [1.0, 1.0], torch.arange(20) % 2, 16)
     step = predict_step(steps, 2, [1, 2])
-    taken = step.with_realised(realised_from_counts([3] * 10, [5] * 10, 16, [1, 2]))
+    taken = TakenStep(step, realised_from_counts([3] * 10, [5] * 10, 16, [1, 2]))
     heading = "`step.parquet`, a step along the gradient of one order, `--step-size`:"
     assert set(documented(root, heading)) == set(taken.to_frame().columns)
-    parts = estimate_parts(ScoreParts(steps.rewards, steps.scores, steps.masses), 2, folds=2)
+    parts = estimate_parts(steps, 2, folds=2)
     heading = "`parts.parquet`, at the k with the most negative product in units of its error:"
     assert set(documented(root, heading)) == set(parts.to_frame().columns)
+
+
+def test_options_of_the_groups(root):
+    text = (root / "book" / "measure.md").read_text().split("\n| group | options |\n", 1)[1]
+    rows = [re.findall(r"`([^`]+)`", line) for line in text.splitlines()[1:6]]
+    kinds = {"drawing": Drawing, "judging": Judging, "estimating": Estimating}
+    kinds |= {"step": Stepping, "running": Running}
+    assert {group: names for group, *names in rows} == {
+        group: [field.name for field in dataclasses.fields(kind)] for group, kind in kinds.items()
+    }
 
 
 def test_columns_of_the_inputs(root):

@@ -15,8 +15,8 @@ from passgrad.measurement import (
     influence,
     sample_bandit,
 )
-from passgrad.measurement.agreement import agreement_error
 from passgrad.measurement.crossfit import cross_fit
+from passgrad.measurement.influence import agreement_error
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
 
 from .conftest import MASSES, one_of, outcomes
@@ -231,7 +231,7 @@ def test_the_error_of_the_answers_is_that_of_fixed_prompts():
     np.testing.assert_allclose(fixed.answer_error, fixed.standard_error)
 
 
-def test_the_error_of_the_answers_for_new_prompts():
+def test_the_error_of_the_answers_for_new_prompts(replications):
     """Against answers drawn again and again for the same prompts, in the same halves."""
     world = TwoPointBandit(separation=0.2, hard_fraction=0.5)
     num_prompts, n = 40, 64
@@ -240,7 +240,7 @@ def test_the_error_of_the_answers_for_new_prompts():
     generator = torch.Generator().manual_seed(0)
     u = world_directions(world, first)
     p = torch.sigmoid(u @ world.parameters([1.0, 1.0]))[:, None]
-    for _ in range(400):
+    for _ in range(replications(400)):
         rewards = (torch.rand(num_prompts, n, generator=generator) < p).double()
         samples = ScoreSamples(rewards, (rewards - p)[..., None] * u[:, None], first.masses)
         made = estimate_conflict(samples, [1, 2, 4, 64], draws=10)
@@ -257,8 +257,7 @@ def test_the_error_of_the_answers_for_new_prompts():
 def world_directions(world, samples):
     """u of each prompt, from a score: (1 - p) u of a right answer, -p u of a wrong one."""
     reward, score = samples.rewards[:, 0], samples.scores[:, 0]
-    sign = torch.tensor([1.0 if group == "hard" else -1.0 for group in world.groups])
-    kinds = sign.double()[:, None] * world.features
+    kinds = world.signed_features
     p = torch.sigmoid(kinds @ world.parameters([1.0, 1.0]))
     expected = (reward[:, None] - p)[..., None] * kinds
     return kinds[(expected - score[:, None]).norm(dim=-1).argmin(dim=1)]

@@ -39,10 +39,10 @@ def case(tiny_model):
     return passes, ScoreSamples(REWARDS, torch.stack(scores).view(3, 4, -1), passes.masses)
 
 
-def test_products_within_prompts_are_those_of_the_scores(case, tmp_path):
+def test_products_within_prompts_are_those_of_the_scores(case, tmp_path, shown):
     passes, scores = case
-    counted = []
-    stored = StoredProducts(passes, tmp_path, counted.append)
+    shown.stage("products", 2)
+    stored = StoredProducts(passes, tmp_path, shown)
     assert isinstance(stored, OwnProducts)
     c = order_advantages(REWARDS, (1, 2, 3), LOO)
     where = torch.ones(3, 4, dtype=torch.bool)

@@ -13,7 +13,6 @@ from passgrad.estimators import get_estimator
 from passgrad.measurement import estimate_conflict, sample_bandit
 from passgrad.measurement import influence as terms
 from passgrad.measurement.crossfit import cross_fit
-from passgrad.measurement.pilot import pilot_from_folder, pilot_model, plan_from_pilot
 from passgrad.measurement.planning import (
     needed_prompts,
     needed_samples,
@@ -26,6 +25,9 @@ from passgrad.measurement.planning_models import (
     assumed_model,
     bandit_model,
     beta_rates,
+    pilot_from_folder,
+    pilot_model,
+    plan_from_pilot,
 )
 from passgrad.stats.bands import intervals
 from passgrad.worlds.bandit import Bandit, GaussianBandit, TwoPointBandit

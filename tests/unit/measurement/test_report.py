@@ -13,13 +13,13 @@ from passgrad.measurement.report import (
     LayerRow,
     PromptRow,
     ReportContent,
-    Threshold,
     charts,
     render_report,
     write_report,
 )
 from passgrad.measurement.report import render as rendering
 from passgrad.measurement.report import text as texts
+from passgrad.stats import Interval
 from passgrad_book.build import figures
 
 NAN, INF = math.nan, math.inf
@@ -42,9 +42,14 @@ HOSTILE = {
 
 
 def curve_row(k, value, width=0.1, **changes):
+    cosine = Interval(changes.pop("cosine", NAN))
     ends = {"low": value - width, "high": value + width}
     band = {"band_low": value - 2 * width, "band_high": value + 2 * width}
-    return CurveRow(k, value, **(ends | band | changes))
+    return CurveRow(k, Interval(value, **(ends | band | changes)), cosine)
+
+
+def layer_row(name, value, kind="layer", cosine=NAN, metric="plain", **ends):
+    return LayerRow(name, Interval(value, **ends), kind, cosine, metric)
 
 
 def prompt_row(place, **changes):
@@ -69,8 +74,8 @@ def content(**changes):
         "curve": [curve_row(k, 1.0 - 0.45 * i, cosine=1 - 0.4 * i) for i, k in enumerate(KS)],
         "prompts": [prompt_row(i) for i in range(12)],
         "chosen_k": 8,
-        "threshold": Threshold(6.3, 4, 8),
-        "layers": [LayerRow("embedding", 0.3), LayerRow("block 0", -0.1), LayerRow("out", -0.3)],
+        "threshold": Interval(6.3, low=4, high=8),
+        "layers": [layer_row("embedding", 0.3), layer_row("block 0", -0.1), layer_row("out", -0.3)],
         "settings": {"temperature": 1.0, "engine": "vllm"},
         "provenance": {"model": "a/b", "versions": {"torch": "2.9"}, "seed": 0},
         "not_measured": ["Large steps."],
@@ -89,7 +94,7 @@ def hostile_content(text):
             for i in range(12)
         ],
         layers=[
-            LayerRow(text, v, kind=text, low=-1, high=1, metric=metric)
+            layer_row(text, v, kind=text, low=-1, high=1, metric=metric)
             for v in (0.3, -0.1, -0.3)
             for metric in ("plain", text)
         ],
@@ -230,8 +235,16 @@ def test_layers_that_conflict_come_with_their_share():
 def measured_layers():
     """Two layers, one reading of the final one and the whole, in two metrics."""
     return [
-        LayerRow(
-            name, value * scale, kind, value * scale - 1, value * scale + 1, -9, 9, 0.2, metric
+        layer_row(
+            name,
+            value * scale,
+            kind,
+            0.2,
+            metric,
+            low=value * scale - 1,
+            high=value * scale + 1,
+            band_low=-9,
+            band_high=9,
         )
         for metric, scale in (("plain", 1.0), ("adam", -3.0))
         for kind, name, value in (
@@ -271,7 +284,7 @@ def test_layers_in_two_metrics_with_their_intervals():
 
 
 def test_the_lowest_of_many_layers():
-    rows = [LayerRow(f"block {i}", 1.0 * i, low=-1.0, high=9.0) for i in range(14, 0, -1)]
+    rows = [layer_row(f"block {i}", 1.0 * i, low=-1.0, high=9.0) for i in range(14, 0, -1)]
     section = parsed(render_report(content(layers=rows))).find(id="h-layers").parent
     names = [words(row.th) for row in section.table.tbody("tr")]
     assert names == [f"block {i}" for i in range(1, 11)]
@@ -286,11 +299,11 @@ def test_one_metric_has_no_word_about_metrics():
 
 
 def test_intervals_leave_room_for_the_bars():
-    rows = [LayerRow("a", 1.0, low=-INF, high=INF), LayerRow("b", -1.0, low=-500.0, high=2.0)]
+    rows = [layer_row("a", 1.0, low=-INF, high=INF), layer_row("b", -1.0, low=-500.0, high=2.0)]
     bars = charts.bar_chart(rows, "layer", 2).bars
     assert all(bar.width > 20 for bar in bars)
     assert bars[0].low == bars[1].low < bars[1].x < bars[1].high == bars[0].high
-    unknown = charts.bar_chart([LayerRow("a", 1.0, low=NAN, high=2.0)], "layer", 2).bars[0]
+    unknown = charts.bar_chart([layer_row("a", 1.0, low=NAN, high=2.0)], "layer", 2).bars[0]
     assert unknown.low == unknown.high
 
 
@@ -304,17 +317,17 @@ def test_little_is_enough():
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_unknown_and_open_numbers_reach_no_coordinate(value):
     rows = [curve_row(1, 1.0, band_low=value, band_high=value, low=value, cosine=value)]
-    rows.append(CurveRow(8, value, value, value, value, value, value, value, value))
+    rows.append(CurveRow(8, Interval(*[value] * 6), Interval(*[value] * 6)))
     prompts = [prompt_row(1), prompt_row(2, agreement=value, contribution=value)]
     prompts.append(prompt_row(3, agreement_error=value))
     made = content(
         curve=rows,
         prompts=prompts,
-        threshold=Threshold(value, value, value),
+        threshold=Interval(value, low=value, high=value),
         line=[(1, 1.0), (2, value)],
         layers=[
-            LayerRow("a", value, low=value, high=value, cosine=value),
-            LayerRow("b", 1.0, low=value, high=2.0, band_low=value),
+            layer_row("a", value, low=value, high=value, cosine=value),
+            layer_row("b", 1.0, low=value, high=2.0, band_low=value),
         ],
     )
     page = parsed(render_report(made))
@@ -508,7 +521,6 @@ def requests(driver):
             yield message["params"]["request"]["url"]
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_is_text_to_a_browser(visit, name):
     driver = visit(hostile_content(HOSTILE[name]))
@@ -529,7 +541,6 @@ def test_hostile_text_is_text_to_a_browser(visit, name):
     assert len(shown) == 3 * 13
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("words", ["harmless", "W" * 3000])
@@ -549,7 +560,6 @@ def test_page_fits_the_screen_and_follows_the_theme(visit, theme, width, words):
     assert driver.get_log("browser") == []
 
 
-@pytest.mark.browser
 def test_points_are_read_by_pointer_and_by_keyboard(visit):
     from selenium.webdriver import ActionChains, Keys
     from selenium.webdriver.common.by import By

@@ -43,29 +43,13 @@ def place(make_tokenizer, tiny_model, tmp_path_factory):
     return folder
 
 
-class Shown:
-    """What a measurement said of its progress."""
-
-    def __init__(self):
-        self.stages, self.notes = [], []
-
-    def stage(self, name, total):
-        self.stages.append([name, total, 0])
-
-    def advance(self, amount=1):
-        self.stages[-1][2] += amount
-
-    def note(self, text):
-        self.notes.append(text)
-
-
 def options(**changes):
     return {"samples": 32, "engine": "transformers", "reading": "fixed"} | changes
 
 
 @pytest.fixture(scope="module")
-def made(place, tmp_path_factory):
-    shown = Shown()
+def made(place, tmp_path_factory, recorder):
+    shown = recorder()
     folder = tmp_path_factory.mktemp("measured") / "m"
     result = measure(
         place, TASK, out=folder, ks=[1, 2, 4], progress=shown, **options(samples=12000)
@@ -100,10 +84,13 @@ def test_the_folder_has_tables_record_and_rollouts(made):
     assert prompts["prompt_id"].tolist() == [prompt.id for prompt in PROMPTS]
     assert prompts["num_correct"].tolist() == result.rollouts.num_correct.tolist()
     assert [stage[:2] for stage in shown.stages] == [
+        ["reading model and prompts", 1],
         ["drawing completions", 72000],
+        ["loading the model", 1],
         ["gradients and derivatives along them", 6],
-        ["parts of the model at k = 2", 1],
+        ["parts of the model at k = 2", 7],
         ["a step along the gradient of pass@2", 2],
+        ["writing the tables", 1],
     ]
     assert all(done == pytest.approx(total) for _, total, done in shown.stages)
     assert " distinct completions of 72000, " in shown.notes[0]
@@ -117,7 +104,7 @@ def test_the_report_shows_what_was_measured(made):
     assert content.prompts[0].right == "a"
     total = sum(row.contribution for row in content.prompts)
     assert total == pytest.approx(made[0].estimate.inner_product[1])
-    layers = sum(row.inner_product for row in content.layers if row.kind == "layer")
+    layers = sum(row.product.value for row in content.layers if row.kind == "layer")
     assert layers == pytest.approx(total)
     assert [row.k for row in content.step] == [1, 2, 4]
     assert content.step_verdict == made[0].record["step"]
@@ -156,14 +143,14 @@ def test_a_step_is_taken_and_adams_metric_read(place, tmp_path):
         measure(place, out=tmp_path / "n", rollouts=tmp_path / "x.parquet", verify_step=True)
 
 
-def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch):
+def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch, recorder):
     first = measure(place, TASK, out=tmp_path / "whole", **options())
     calls = []
 
     class StopError(Exception):
         pass
 
-    class Stop(Shown):
+    class Stop(recorder):
         def advance(self, amount=1):
             super().advance(amount)
             if self.stages[-1][0].startswith("gradients") and self.stages[-1][2] == 3:
@@ -196,8 +183,7 @@ def forks():
     return context
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment_it_ends_with_the_same_numbers(place, tmp_path, forks):
+def test_killed_at_any_moment_it_ends_with_the_same_numbers(processes, place, tmp_path, forks):
     whole = measure(place, TASK, out=tmp_path / "whole", **options())
 
     def start(name):
@@ -246,7 +232,10 @@ def test_refusals(place, tmp_path, changes, message):
 
 def test_a_server_cannot_verify_a_step(place, tmp_path):
     with pytest.raises(UserError, match="cannot be verified with a server"):
-        measure(place, TASK, out=tmp_path / "m", **options(engine="server", verify_step=True))
+        measure(
+            place, TASK, out=tmp_path / "m", base_url="http://localhost",
+            **options(engine="server", verify_step=True),
+        )  # fmt: skip
     assert not (tmp_path / "m").exists()
 
 
@@ -259,7 +248,7 @@ def test_a_server_with_another_model_is_asked_for_one_block(
     save_model(tiny_model(tokenizer=tokenizer, dtype="float32", seed=7), tokenizer, other)
     original, asked = drawing.sample, []
 
-    def serve(model, task, *, num_samples, engine, settings, base_url):
+    def serve(model, task, *, num_samples, engine, settings, base_url, progress):
         """Completions of what is served, as a server returns them: no word on the engine's own."""
         asked.append(len(task.prompts))
         served = model if same else str(other)
@@ -309,7 +298,7 @@ def test_the_orders_by_default():
     assert torch.tensor(default_ks(100)).max() <= 50
 
 
-def test_prompts_from_a_file_with_a_verifier_that_fails(place, tmp_path):
+def test_prompts_from_a_file_with_a_verifier_that_fails(processes, place, tmp_path):
     lines = [{"prompt": p.text, "answer": p.answer, "id": p.id} for p in PROMPTS]
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -338,7 +327,7 @@ def test_prompts_from_a_file_with_a_verifier_that_fails(place, tmp_path):
 
 
 def test_a_verifier_that_cannot_be_loaded_is_said_before_anything_is_drawn(
-    place, tmp_path, monkeypatch
+    processes, place, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(drawing, "sample", lambda *a, **k: pytest.fail("drawn"))
     (tmp_path / "judge.py").write_text("import nowhere_at_all\n")

@@ -10,11 +10,13 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement.crossfit import split_halves
+from passgrad.measurement.samples import bandit_steps
+from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepSize, predict_step, step_derivatives
-from passgrad.measurement.step_samples import ModelSteps, bandit_steps
-from passgrad.measurement.verify import exact_derivatives
 from passgrad.worlds.bandit import GaussianBandit
 from passgrad_book.experiments.estimating.step_coverage import simulate_step_coverage
+
+from .exact_steps import exact_derivatives
 
 THETA = (-1.0, 0.0)
 POPULATION = GaussianBandit(0.2, 0.2)
@@ -87,18 +89,24 @@ def test_half_b_is_independent_of_the_direction():
 def test_sizes_of_a_step():
     samples = fixed_samples(400)
     point = predict_step(samples, 2, KS, prompts="fixed")
-    assert point.first[1] == pytest.approx(0.01)
+    assert point.first.value[1] == pytest.approx(0.01)
     length = point.at(StepSize(0.03, "length"))
     assert length.relative_length == pytest.approx(0.03)
     assert length.length == pytest.approx(0.03 * float(samples.theta.norm()))
     eta = point.at(StepSize(2 * length.eta, "eta"))
-    np.testing.assert_allclose(eta.first, 2 * length.first)
-    np.testing.assert_allclose(eta.second, 4 * length.second)
-    np.testing.assert_allclose(eta.total, eta.first + eta.second)
+    np.testing.assert_allclose(eta.first.value, 2 * length.first.value)
+    np.testing.assert_allclose(eta.second.value, 4 * length.second.value)
+    np.testing.assert_allclose(eta.total.value, eta.first.value + eta.second.value)
     assert StepSize.parse("length=1e-5") == StepSize(1e-5, "length")
     assert StepSize.parse("2") == StepSize(2.0, "points")
-    for text in ("much", "0", "inf", "metres=3", "eta="):
-        with pytest.raises(UserError):
+    for text, message in (
+        ("much", "'much' is no size of a step: give points=1"),
+        ("eta=", "'eta=' is no size of a step: give points=1"),
+        ("0", "must be finite and positive, got 0.0"),
+        ("inf", "must be finite and positive, got inf"),
+        ("metres=3", "points, length or eta, not in 'metres'"),
+    ):
+        with pytest.raises(UserError, match=message):
             StepSize.parse(text)
 
 
@@ -114,9 +122,9 @@ def test_a_slope_that_is_not_known_gives_a_short_step():
 
 def test_orders_without_an_interval():
     made = predict_step(fixed_samples(16), 8, [1, 4, 8], prompts="fixed")
-    assert np.isfinite(made.total).all()
-    assert np.isfinite(made.low).tolist() == [True, True, False]
-    assert np.isfinite(made.band_high).tolist() == [True, True, False]
+    assert np.isfinite(made.total.value).all()
+    assert np.isfinite(made.total.low).tolist() == [True, True, False]
+    assert np.isfinite(made.total.band_high).tolist() == [True, True, False]
     assert "pass@8 by" in made.verdict
     assert "(error unknown)" in made.verdict
 
@@ -133,7 +141,7 @@ def test_the_verdict_and_the_table():
     assert "second order" not in made.at(StepSize(0.01)).verdict
 
 
-def test_a_language_model(tiny_model, tmp_path):
+def test_a_language_model(tiny_model, tmp_path, shown):
     """Through passes, in either method; the second time from the folder, without a pass."""
     prompts = [[1, 2, 3], [4, 5], [6, 7, 8], [9]]
     drawn = [[[1], [2], [1], [3], [2, 2], [1]]] * 4
@@ -148,12 +156,12 @@ def test_a_language_model(tiny_model, tmp_path):
     assert float(found[0].origin) == pytest.approx(
         float(passes.layout.flatten(passes.model).norm())
     )
-    done = []
-    steps = ModelSteps(passes, tmp_path, done.append)
+    shown.stage("a step", 2)
+    steps = ModelSteps(passes, tmp_path, shown)
     passes.gradient = passes.directional = passes.logprobs = None
     again = step_derivatives(steps, 2, [1, 2], prompts="fixed")
     assert torch.equal(again.second, found[0].second)
-    assert done == [1, 1]
+    assert shown.stages == [["a step", 2, 2]]
 
 
 def test_refusals():

@@ -145,13 +145,14 @@ def test_a_large_z_of_a_trifle_is_none():
 
 
 def test_prompts_from_all_over_the_table_and_no_more_than_needed(
-    monkeypatch, model, tokenizer, own
+    monkeypatch, model, tokenizer, own, shown
 ):
     monkeypatch.setattr(same_law, "_PROMPTS", 3)
     monkeypatch.setattr(same_law, "_EACH", 2)
     assert [row["prompt"] for row in same_law._chosen(own)] == [TEXTS[0], TEXTS[4], TEXTS[7]] * 2
     monkeypatch.setattr(same_law, "_MOST_TOKENS", 1)
-    assert compare_laws(model, own, tokenizer).completions == 1
+    assert compare_laws(model, own, tokenizer, shown).completions == 1
+    assert shown.stages == [["comparing completions with the model", 6, 6]]
 
 
 def test_tokens_that_the_model_does_not_have(model, tokenizer, own):

@@ -24,7 +24,7 @@ from passgrad.lm.rollouts import Completion, Request, Sampling
 from passgrad.lm.tokens import encode
 from passgrad.rollouts import server_engine
 from passgrad.rollouts.same_law import compare_laws
-from passgrad.rollouts.sampling import sample, vllm_problem
+from passgrad.rollouts.sampling import sample
 from passgrad.rollouts.server_engine import address, draw, in_flight
 from passgrad.rollouts.vllm_engine import _small_machine
 from passgrad.tasks.base import Prompt, Task, exact_match
@@ -179,7 +179,7 @@ def test_the_law_is_written_out(monkeypatch):
     assert "seed" not in body
 
 
-def test_tokens_and_log_probabilities_come_back_in_order():
+def test_tokens_and_log_probabilities_come_back_in_order(shown):
     """Prompts are answered out of order, choices too."""
 
     def slow_first(body, number):
@@ -187,10 +187,12 @@ def test_tokens_and_log_probabilities_come_back_in_order():
         return StandIn.echo(body, number)
 
     with StandIn(slow_first) as server:
-        drawn = draw(request(server.url, n=3))
+        shown.stage("drawing", 6)
+        drawn = draw(request(server.url, n=3), shown)
     assert drawn == [
         [Completion((first, i, STOP), "stop", -1.5) for i in range(3)] for first in (1, 3)
     ]
+    assert shown.stages == [["drawing", 6, 6]]
 
 
 def test_servers_that_give_tokens_by_name_alone():
@@ -493,9 +495,7 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    if problem := vllm_problem():
-        pytest.skip(problem)
+def served(vllm, tmp_path_factory):
     server = Served(tmp_path_factory.mktemp("vllm"))
     try:
         server.wait()
@@ -514,13 +514,8 @@ def drawn(served, task):
     return sample(MODEL, task, num_samples=N, engine="server", base_url=served.url)
 
 
-real = [pytest.mark.model, pytest.mark.vllm, pytest.mark.slow]
-
-
 class TestVllm:
     """In this order: the last one ends the server."""
-
-    pytestmark = real
 
     def test_rewards_and_reasons_follow_from_the_tokens(self, drawn, task, smollm2):
         _, tokenizer = smollm2

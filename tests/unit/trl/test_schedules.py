@@ -25,8 +25,17 @@ def test_what_k_may_be():
     assert as_plan(plan) is plan
     assert FixedK(8).describe() == "pass@8"
     assert not FixedK(8).mixed
-    for wrong in (0, 2.5, True, "8", {}, {1: float("nan")}, {0: 1.0}):
-        with pytest.raises(UserError):
+    for wrong in (0, 2.5, True, "8"):
+        with pytest.raises(
+            UserError, match=f"k must be a whole number of at least 1, got {wrong!r}"
+        ):
+            as_plan(wrong)
+    for wrong, message in (
+        ({}, "the mixture over k is empty"),
+        ({1: float("nan")}, "finite coefficients, not all 0; got {1: nan}"),
+        ({0: 1.0}, "k must be a whole number of at least 1, got 0"),
+    ):
+        with pytest.raises(UserError, match=message):
             as_plan(wrong)
     with pytest.raises(UserError, match="only pass@k of whole k"):
         as_plan(Mixture((PassAtK(1), Log()), (1, 1)))
@@ -55,7 +64,7 @@ def test_annealing_by_whole_orders_and_early():
     plan = AnnealedK(8, 1, over=0.5, integers=True)
     assert [plan.weights(t) for t in (0.25, 0.5, 0.9)] == [{3: 1.0}, {1: 1.0}, {1: 1.0}]
     for wrong in ({"start": 0.5}, {"end": float("inf")}, {"over": 0}, {"shape": "steps"}):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=f"{next(iter(wrong))} must be"):
             AnnealedK(**wrong)
 
 
@@ -99,5 +108,5 @@ def test_the_state_of_adapting():
         assert one.k == other.k
     assert one.state_dict() == other.state_dict()
     for wrong in ({"k": 0}, {"patience": 0}, {"wait": 1.5}, {"every": 0}, {"confidence": 2}):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=f"{next(iter(wrong))} must"):
             AdaptiveK(**wrong)

@@ -11,7 +11,6 @@ from passgrad.measurement.report.content import (
     PromptRow,
     ReportContent,
     StepRow,
-    Threshold,
 )
 from passgrad.measurement.report.render import render_report, write_report
 
@@ -21,7 +20,6 @@ __all__ = [
     "PromptRow",
     "LayerRow",
     "StepRow",
-    "Threshold",
     "render_report",
     "write_report",
 ]

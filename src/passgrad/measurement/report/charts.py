@@ -145,13 +145,14 @@ def _open(value: float, instead: float) -> float:
 def curve_chart(content: ReportContent) -> Chart:
     """<grad J_k, grad J_1> over log2 k: line, intervals, simultaneous band, threshold."""
     rows = sorted(content.curve, key=lambda row: row.k)
-    line = sorted(content.line) or [(row.k, row.inner_product) for row in rows]
+    line = sorted(content.line) or [(row.k, row.product.value) for row in rows]
     known = [(k, v) for k, v in line if k >= 1 and math.isfinite(v)]
     x, x_ticks = _k_axis([row.k for row in rows] + [k for k, _ in known])
-    ends = [v for row in rows for v in (row.low, row.high, row.band_low, row.band_high)]
-    y, y_ticks, factor = _upright([*ends, *(r.inner_product for r in rows), *(v for _, v in known)])
-    lower = [(x.at(math.log2(r.k)), y.at(_open(r.band_low, y.start))) for r in rows]
-    upper = [(x.at(math.log2(r.k)), y.at(_open(r.band_high, y.end))) for r in rows]
+    products = [row.product for row in rows]
+    values = [v for p in products for v in (p.value, p.low, p.high, p.band_low, p.band_high)]
+    y, y_ticks, factor = _upright([*values, *(v for _, v in known)])
+    lower = [(x.at(math.log2(r.k)), y.at(_open(r.product.band_low, y.start))) for r in rows]
+    upper = [(x.at(math.log2(r.k)), y.at(_open(r.product.band_high, y.end))) for r in rows]
     verdict = one_line(content.verdict, 600)
     mark = None
     if content.threshold is not None and not math.isnan(content.threshold.low):
@@ -167,7 +168,7 @@ def curve_chart(content: ReportContent) -> Chart:
         y_name=f"⟨∇Jₖ, ∇J₁⟩{factor}",
         x_name="k (log scale)",
         alt=f"Inner product of grad J_k with grad J_1 over k, {_course(rows)}. {verdict}",
-        points=[_curve_point(row, x, y) for row in rows if math.isfinite(row.inner_product)],
+        points=[_curve_point(row, x, y) for row in rows if math.isfinite(row.product.value)],
         band=_path([*upper, *reversed(lower)]) + "Z" if len(rows) > 1 else "",
         line=_path((x.at(math.log2(k)), y.at(v)) for k, v in known),
         x_mark=mark,
@@ -175,50 +176,51 @@ def curve_chart(content: ReportContent) -> Chart:
 
 
 def _curve_point(row: CurveRow, x: Axis, y: Axis) -> Point:
+    product = row.product
     label = (
-        f"k = {row.k:g}: {number(row.inner_product)}, interval {number(row.low)} to "
-        f"{number(row.high)}, band {number(row.band_low)} to {number(row.band_high)}"
+        f"k = {row.k:g}: {number(product.value)}, interval {number(product.low)} to "
+        f"{number(product.high)}, band {number(product.band_low)} to {number(product.band_high)}"
     )
     return Point(
         x.at(math.log2(row.k)),
-        y.at(row.inner_product),
-        y.at(_open(row.low, y.start)),
-        y.at(_open(row.high, y.end)),
+        y.at(product.value),
+        y.at(_open(product.low, y.start)),
+        y.at(_open(product.high, y.end)),
         label,
-        against=row.inner_product < 0,
+        against=product.value < 0,
     )
 
 
 def _course(rows: Sequence[CurveRow]) -> str:
     first, last = rows[0], rows[-1]
     if first is last:
-        return f"{number(first.inner_product)} at k = {first.k:g}"
+        return f"{number(first.product.value)} at k = {first.k:g}"
     return (
-        f"from {number(first.inner_product)} at k = {first.k:g} to "
-        f"{number(last.inner_product)} at k = {last.k:g}"
+        f"from {number(first.product.value)} at k = {first.k:g} to "
+        f"{number(last.product.value)} at k = {last.k:g}"
     )
 
 
 def cosine_chart(content: ReportContent) -> Chart | None:
     """The cosine over log2 k; None where no k has one."""
     rows = sorted(content.curve, key=lambda row: row.k)
-    known = [row for row in rows if math.isfinite(row.cosine)]
+    known = [row for row in rows if math.isfinite(row.cosine.value)]
     if not known:
         return None
     x, x_ticks = _k_axis([row.k for row in rows])
-    low = min([0.0, *_finite(v for r in known for v in (r.cosine, r.cosine_low))])
-    high = max([1.0, *_finite(r.cosine for r in known)])
+    low = min([0.0, *_finite(v for r in known for v in (r.cosine.value, r.cosine.low))])
+    high = max([1.0, *_finite(r.cosine.value for r in known)])
     low, high = max(low, -1.0), min(high, 1.0)
     y = Axis(low - 0.04 * (high - low), high + 0.04 * (high - low), HEIGHT - BOTTOM, TOP)
     points = [
         Point(
             x.at(math.log2(row.k)),
-            y.at(row.cosine),
-            y.at(_open(row.cosine_low, row.cosine)),
-            y.at(_open(row.cosine_high, row.cosine)),
-            f"k = {row.k:g}: cosine {number(row.cosine)}, interval {number(row.cosine_low)} to "
-            f"{number(row.cosine_high)}",
-            against=row.cosine < 0,
+            y.at(row.cosine.value),
+            y.at(_open(row.cosine.low, row.cosine.value)),
+            y.at(_open(row.cosine.high, row.cosine.value)),
+            f"k = {row.k:g}: cosine {number(row.cosine.value)}, interval "
+            f"{number(row.cosine.low)} to {number(row.cosine.high)}",
+            against=row.cosine.value < 0,
         )
         for row in known
     ]
@@ -229,12 +231,12 @@ def cosine_chart(content: ReportContent) -> Chart | None:
         y_name="cosine of the two gradients",
         x_name="k (log scale)",
         alt=(
-            f"Cosine of grad J_k and grad J_1 over k, from {number(known[0].cosine)} at k = "
-            f"{known[0].k:g} to {number(known[-1].cosine)} at k = {known[-1].k:g}."
+            f"Cosine of grad J_k and grad J_1 over k, from {number(known[0].cosine.value)} at k = "
+            f"{known[0].k:g} to {number(known[-1].cosine.value)} at k = {known[-1].k:g}."
         ),
         points=points,
         line=_path(
-            (x.at(math.log2(r.k)), y.at(r.cosine) if r in known else math.nan) for r in rows
+            (x.at(math.log2(r.k)), y.at(r.cosine.value) if r in known else math.nan) for r in rows
         ),
     )
 
@@ -313,23 +315,24 @@ def bar_chart(rows: Sequence[LayerRow], kind: str, k: float) -> BarChart:
     """The inner product by part of the model, in the order given, bars from 0; the intervals, cut
     where they would leave no room for the bars.
     """
-    values = [*_finite(row.inner_product for row in rows), 0.0]
-    ends = _finite(end for row in rows for end in (row.low, row.high))
+    values = [*_finite(row.product.value for row in rows), 0.0]
+    ends = _finite(end for row in rows for end in (row.product.low, row.product.high))
     room = _REACH * max(map(abs, values))
     low = max(min([*values, *ends]), min(values) - room)
     high = min(max([*values, *ends]), max(values) + room)
     x = Axis(low, high if high > low else low + 1.0, _BARS_FROM, _BARS_TO)
     bars = []
     for place, row in enumerate(rows):
-        value = _open(row.inner_product, 0.0)
+        product = row.product
+        value = _open(product.value, 0.0)
         ends = sorted((x.at(0), x.at(value)))
-        has_interval = math.isfinite(row.inner_product) and not (
-            math.isnan(row.low) or math.isnan(row.high)
+        has_interval = math.isfinite(product.value) and not (
+            math.isnan(product.low) or math.isnan(product.high)
         )
-        name, label = one_line(row.name, 18), number(row.inner_product)
-        title = f"{one_line(row.name, 60)}: {number(row.inner_product)}"
+        name, label = one_line(row.name, 18), number(product.value)
+        title = f"{one_line(row.name, 60)}: {label}"
         if has_interval:
-            title += f", interval {number(row.low)} to {number(row.high)}"
+            title += f", interval {number(product.low)} to {number(product.high)}"
         bars.append(
             Bar(
                 ends[0],
@@ -337,9 +340,9 @@ def bar_chart(rows: Sequence[LayerRow], kind: str, k: float) -> BarChart:
                 place * _ROW,
                 name,
                 label,
-                row.inner_product < 0,
-                x.at(row.low) if has_interval else x.at(value),
-                x.at(row.high) if has_interval else x.at(value),
+                product.value < 0,
+                x.at(product.low) if has_interval else x.at(value),
+                x.at(product.high) if has_interval else x.at(value),
                 title,
             )
         )

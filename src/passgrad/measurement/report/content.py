@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from passgrad.errors import UserError
+from passgrad.stats.interval import Interval
 
 NAN = math.nan
+UNKNOWN = Interval(NAN)
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,8 @@ class CurveRow:
     """
 
     k: float
-    inner_product: float
-    low: float
-    high: float
-    band_low: float
-    band_high: float
-    cosine: float = NAN
-    cosine_low: float = NAN
-    cosine_high: float = NAN
+    product: Interval
+    cosine: Interval = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,9 @@ class LayerRow:
     """
 
     name: str
-    inner_product: float
+    product: Interval
+    """With a band for all parts of the kind."""
     kind: str = "layer"
-    low: float = NAN
-    high: float = NAN
-    """The interval of this part by itself."""
-    band_low: float = NAN
-    band_high: float = NAN
-    """Intervals that hold at all parts of the kind at once."""
     cosine: float = NAN
     metric: str = "plain"
 
@@ -83,31 +74,15 @@ class LayerRow:
 class StepRow:
     """The change of pass@k at one k by a step along the gradient of ``step_k``, in [-1, 1].
 
-    ``total`` is the sum of the first and the second order, with its interval. ``realised`` is what
-    the step did where it was taken; nan where it was not.
+    ``total`` is the sum of the first and the second order. ``realised`` is what the step did where
+    it was taken.
     """
 
     k: float
     first: float
     second: float
-    total: float
-    low: float
-    high: float
-    realised: float = NAN
-    realised_low: float = NAN
-    realised_high: float = NAN
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """The first k at which the inner product turns negative, with its interval.
-
-    ``value`` is nan where it does not, ``high`` infinite where nothing bounds it from above.
-    """
-
-    value: float
-    low: float = NAN
-    high: float = NAN
+    total: Interval
+    realised: Interval = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -123,8 +98,10 @@ class ReportContent:
     curve: Sequence[CurveRow]
     prompts: Sequence[PromptRow]
     chosen_k: float
-    """The k of ``PromptRow.contribution`` and of ``LayerRow.inner_product``."""
-    threshold: Threshold | None = None
+    """The k of ``PromptRow.contribution`` and of ``LayerRow.product``."""
+    threshold: Interval | None = None
+    """The first k at which the inner product turns negative: nan where it does not, with an
+    infinite end where nothing bounds it from above."""
     line: Sequence[tuple[float, float]] = ()
     """(k, inner product) at every k that has an estimate without interval; joins the points."""
     layers: Sequence[LayerRow] = ()

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from passgrad.lm.rollouts import Rollouts
 from passgrad.measurement.estimate import ConflictEstimate
 from passgrad.measurement.parts import PartsEstimate
+from passgrad.measurement.realised import TakenStep
 from passgrad.measurement.report.content import (
+    UNKNOWN,
     CurveRow,
     LayerRow,
     PromptRow,
     ReportContent,
     StepRow,
-    Threshold,
 )
 from passgrad.measurement.run import Measurement, chosen_order
 from passgrad.measurement.step import StepPrediction
@@ -34,22 +37,21 @@ def content_of(measurement: Measurement) -> ReportContent:
     """What the report of a measurement shows; the parts are those of its chosen order."""
     estimate, record = measurement.estimate, measurement.record
     curve = [
-        CurveRow(**{name: float(row[name]) for name in CurveRow.__dataclass_fields__})
-        for row in estimate.to_frame().to_dict("records")
+        CurveRow(float(k), estimate.interval[place], estimate.cosines[place])
+        for place, k in enumerate(estimate.ks)
     ]
-    step, chosen = measurement.step, chosen_order(estimate)
+    chosen, step = chosen_order(estimate), measurement.step
+    prediction = step.prediction if isinstance(step, TakenStep) else step
     return ReportContent(
         verdict=estimate.verdict,
         curve=curve,
         prompts=_prompts(measurement.rollouts, estimate, chosen),
         chosen_k=float(chosen),
-        threshold=Threshold(
-            float(estimate.threshold), float(estimate.threshold_low), float(estimate.threshold_high)
-        ),
+        threshold=estimate.crossing,
         line=[(float(k), float(y)) for k, y in zip(estimate.curve_ks, estimate.curve, strict=True)],
         layers=_layers(measurement.parts),
         step=_steps(step),
-        step_k=float("nan") if step is None else float(step.along),
+        step_k=float("nan") if prediction is None else float(prediction.along),
         step_verdict="" if step is None else step.verdict,
         settings=_flat(
             {
@@ -66,9 +68,9 @@ def content_of(measurement: Measurement) -> ReportContent:
 
 
 def _not_measured(measurement: Measurement) -> list[str]:
-    parts, step = measurement.parts, measurement.step
+    parts = measurement.parts
     found = []
-    if step is None or step.realised is None:
+    if not isinstance(measurement.step, TakenStep):
         found.append(_SMALL)
     if parts is None:
         found.append(_PARTS)
@@ -80,31 +82,27 @@ def _not_measured(measurement: Measurement) -> list[str]:
 def _layers(parts: PartsEstimate | None) -> list[LayerRow]:
     if parts is None:
         return []
-    names = ("inner_product", "low", "high", "band_low", "band_high", "cosine")
     return [
-        LayerRow(
-            name=str(row["part"]), kind=str(row["kind"]), metric=str(row["metric"]),
-            **{name: float(row[name]) for name in names},
-        )
-        for row in parts.to_frame().to_dict("records")
-    ]  # fmt: skip
+        LayerRow(part.name, parts.interval[place], part.kind, float(parts.cosine[place]), metric)
+        for place in np.ndindex(parts.inner_product.shape)
+        for metric, part in [(parts.metrics[place[0]], parts.parts[place[2]])]
+    ]
 
 
-def _steps(step: StepPrediction | None) -> list[StepRow]:
+def _steps(step: StepPrediction | TakenStep | None) -> list[StepRow]:
+    changes = {}
+    if isinstance(step, TakenStep):
+        realised, step = step.realised, step.prediction
+        changes = {k: realised.change[place] for place, k in enumerate(realised.ks.tolist())}
     if step is None:
         return []
-    frame = step.to_frame()
-    taken = {
-        "realised": "realised_change", "realised_low": "realised_low",
-        "realised_high": "realised_high",
-    }  # fmt: skip
-    rows = []
-    for row in frame.to_dict("records"):
-        names = ("k", "first", "second", "total", "low", "high")
-        values = {name: float(row[name]) for name in names}
-        values |= {new: float(row[old]) for new, old in taken.items() if old in row}
-        rows.append(StepRow(**values))
-    return rows
+    return [
+        StepRow(
+            float(k), float(step.first.value[place]), float(step.second.value[place]),
+            step.total[place], changes.get(k, UNKNOWN),
+        )
+        for place, k in enumerate(step.ks.tolist())
+    ]  # fmt: skip
 
 
 def _prompts(rollouts: Rollouts, estimate: ConflictEstimate, chosen: int) -> list[PromptRow]:

@@ -73,7 +73,7 @@ def render_report(content: ReportContent) -> str:
         left_out=len(ordered) - len(shown),
         layers=_layer_views(content),
         step_verdict=one_line(content.step_verdict, 600),
-        realised=any(row.realised == row.realised for row in content.step),
+        realised=any(not math.isnan(row.realised.value) for row in content.step),
         has_metrics=any(row.metric != "plain" for row in content.layers),
         settings=pairs(content.settings),
         provenance=pairs(content.provenance),
@@ -268,14 +268,15 @@ def _layer_views(content: ReportContent) -> list[_Kind]:
 
 
 def _layers(kind: str, metric: str, rows: Sequence[LayerRow], k: float) -> _Layers:
-    intervals = any(not math.isnan(row.low) or not math.isnan(row.high) for row in rows)
-    known = [row for row in rows if math.isfinite(row.inner_product)]
-    order = sorted(known, key=lambda row: row.inner_product)
-    negative = [row for row in order if row.inner_product < 0]
-    total = sum(row.inner_product for row in negative)
+    ends = [end for row in rows for end in (row.product.low, row.product.high)]
+    intervals = not all(map(math.isnan, ends))
+    known = [row for row in rows if math.isfinite(row.product.value)]
+    order = sorted(known, key=lambda row: row.product.value)
+    negative = [row for row in order if row.product.value < 0]
+    total = sum(row.product.value for row in negative)
     bars = list(rows)
     if len(bars) > MAX_BARS:
-        largest = sorted(rows, key=lambda row: -abs(row.inner_product))[:MAX_BARS]
+        largest = sorted(rows, key=lambda row: -abs(row.product.value))[:MAX_BARS]
         bars = [row for row in rows if row in largest]
     caption = f"{len(negative)} of {len(rows)} are negative"
     if not intervals:
@@ -296,7 +297,7 @@ def _layers(kind: str, metric: str, rows: Sequence[LayerRow], k: float) -> _Laye
             (
                 one_line(row.name, 60),
                 row,
-                row.inner_product / total if -math.inf < row.inner_product < 0 else math.nan,
+                row.product.value / total if -math.inf < row.product.value < 0 else math.nan,
             )
             for row in shown
         ],

@@ -27,10 +27,7 @@ def _checksum(claims: Mapping[str, Any]) -> str:
 def read() -> dict[str, dict[str, Any]]:
     """Claim -> {"measured", "rerun"}; empty when nothing was written yet.
 
-    Raises
-    ------
-    UserError
-        For a file that is not as it was written.
+    :raises UserError: For a file that is not as it was written.
     """
     if not path().is_file():
         return {}

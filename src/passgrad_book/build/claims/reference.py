@@ -48,10 +48,7 @@ class Quantity:
 def resolve(address: str) -> Quantity:
     """The number behind an address.
 
-    Raises
-    ------
-    UserError
-        One line that names the file, table, column, row or format that is not there.
+    :raises UserError: One line that names the file, table, column, row or format that is not there.
     """
     match = _ADDRESS.match(address.strip())
     if match is None:

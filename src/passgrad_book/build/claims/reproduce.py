@@ -6,7 +6,6 @@ file are the same as when it last succeeded is not repeated.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from typing import Any
 from passgrad import provenance
 from passgrad.errors import UserError
 from passgrad.files import write_atomic
+from passgrad.progress import Progress, Silent, Within
 from passgrad_book.build import paths, results, sources
 from passgrad_book.build.claims import measured
 from passgrad_book.build.claims.outcome import Outcome, measure
@@ -62,10 +62,8 @@ def _save(state: Mapping[str, Any]) -> None:
 def arguments(claim: Claim) -> list[str] | None:
     """The command as an argument list of this Python; None where the check alone is the run.
 
-    Raises
-    ------
-    UserError
-        For a command that is neither ``passgrad run``, ``passgrad verify`` nor ``pytest``.
+    :raises UserError: For a command that is neither ``passgrad run``, ``passgrad verify`` nor
+        ``pytest``.
     """
     words = claim.words
     if words[:2] == ["passgrad", "verify"]:
@@ -148,48 +146,53 @@ def reproduce(
     ids: list[str] | None = None,
     *,
     fresh: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    progress: Progress | None = None,
     run: Callable[[list[str], float], str | None] = run_command,
 ) -> list[Outcome]:
     """Run the commands of the named claims, of all by default, and measure each claim after it.
 
-    Parameters
-    ----------
-    fresh
-        Run every command again, also those that are done.
-    say
-        Called with a line before and after each command.
-    run
-        Runs an argument list within so many seconds; returns what went wrong, or None.
+    :param fresh: Run every command again, also those that are done.
+    :param progress: Told of one stage, in commands, with a line before and after each.
+    :param run: Runs an argument list within so many seconds; returns what went wrong, or None.
     """
     chosen = [one for one in load().select(ids) if one.verdict != "needs a GPU" or ids]
     commands = {one.command: one for one in chosen}
     for one in commands.values():  # faults of claims.yml come before minutes of work
         arguments(one), inputs(one)
     state = _state()
+    progress = progress or Silent()
+    progress.stage("commands of the claims", len(commands))
     outcomes: list[Outcome] = []
     for number, (command, first) in enumerate(commands.items(), start=1):
         lead = f"[{number}/{len(commands)}] {command}"
         problem = None
         if first.verdict != "needs a GPU":
-            problem = _ensure(first, state, fresh, functools.partial(_say, say, lead), run)
+            problem = _ensure(first, state, fresh, _Lead(lead, progress), run)
         for claim in chosen:
             if claim.command == command:
                 outcomes.append(_after(claim, problem, state))
                 _save(state)
+        progress.advance()
     order = {one.id: place for place, one in enumerate(chosen)}
     return sorted(outcomes, key=lambda one: order[one.claim.id])
 
 
-def _say(say: Callable[[str], None], lead: str, line: str) -> None:
-    say(f"{lead}  {line}")
+class _Lead(Within):
+    """Progress whose lines begin with the command."""
+
+    def __init__(self, lead: str, progress: Progress) -> None:
+        super().__init__(progress)
+        self.lead = lead
+
+    def note(self, text: str) -> None:
+        super().note(f"{self.lead}  {text}")
 
 
 def _ensure(
     claim: Claim,
     state: dict[str, Any],
     fresh: bool,
-    say: Callable[[str], None],
+    progress: Progress,
     run: Callable[[list[str], float], str | None],
 ) -> str | None:
     words = arguments(claim)
@@ -198,13 +201,15 @@ def _ensure(
     key = digest(claim)
     known = state["commands"].get(claim.command, {})
     if known.get("digest") == key and not fresh:
-        say(f"done before, in {known['seconds']:.0f} s")
+        progress.note(f"done before, in {known['seconds']:.0f} s")
         return None
-    say(f"about {claim.minutes:g} min")
+    progress.note(f"about {claim.minutes:g} min")
     start = time.perf_counter()
     problem = run(words, max(SHORTEST, PATIENCE * 60 * claim.minutes))
     seconds = round(time.perf_counter() - start, 1)
-    say(f"done in {seconds:.0f} s" if problem is None else f"failed in {seconds:.0f} s: {problem}")
+    progress.note(
+        f"done in {seconds:.0f} s" if problem is None else f"failed in {seconds:.0f} s: {problem}"
+    )
     if problem is None:
         state["commands"][claim.command] = {
             "digest": key,

@@ -203,10 +203,8 @@ def path() -> Path:
 def load(file: Path | None = None) -> Claims:
     """The claims of a file, by default of the project.
 
-    Raises
-    ------
-    UserError
-        One line with the claim and the field, for a file that does not fit the schema.
+    :raises UserError: One line with the claim and the field, for a file that does not fit the
+        schema.
     """
     file = file or path()
     if not file.is_file():

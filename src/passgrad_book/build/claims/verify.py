@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from passgrad.errors import UserError
+from passgrad.progress import Progress
 from passgrad_book.build import columns, results, witness
 from passgrad_book.build.claims import measured, records, render
 from passgrad_book.build.claims.outcome import Outcome, measure, number
@@ -39,18 +40,18 @@ def verify(
     ids: list[str] | None = None,
     *,
     write: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    progress: Progress | None = None,
 ) -> Report:
     """Check files, records, identities, claims and generated pages; the named claims alone.
 
     ``write`` writes ``data/claims.json``, what the manifest says of the results, and the pages that
-    are made from them, before the pages are compared. ``say`` is told which witness runs.
+    are made from them, before the pages are compared. ``progress`` is told which witness runs.
     """
     claims = load()
     chosen = claims.select(ids)
     if write:
         results.refresh_manifest()
-    before = [] if ids else list(files(say))
+    before = [] if ids else list(files(progress))
     outcomes = tuple(measure(claim) for claim in chosen)
     if write:
         store(outcomes, keep=claims)
@@ -59,7 +60,7 @@ def verify(
     return Report((*before, *after), outcomes)
 
 
-def files(say: Callable[[str], None]) -> Iterator[Part]:
+def files(progress: Progress | None = None) -> Iterator[Part]:
     """The files of the results: hashes, records, witnesses, identities between their columns."""
     try:
         problems = tuple(results.verify())
@@ -72,7 +73,7 @@ def files(say: Callable[[str], None]) -> Iterator[Part]:
     faulty = [line for name, entry in entries.items() for line in records.faults(name, entry)]
     faulty += records.manifest_faults(entries)
     yield Part("records", f"{len(entries)} records, schema {results.SCHEMA}", tuple(faulty))
-    yield witnesses(say)
+    yield witnesses(progress)
     sound = {name: one for name, one in entries.items() if not _is_touched(name, touched)}
     yield _identities(sound)
 
@@ -82,10 +83,10 @@ def _is_touched(name: str, touched: set[str]) -> bool:
     return any(file.startswith(stem) for file in touched)
 
 
-def witnesses(say: Callable[[str], None]) -> Part:
+def witnesses(progress: Progress | None = None) -> Part:
     """Whether the code of today gives the numbers of the experiments; runs what is not known."""
     try:
-        outcomes = witness.attest_all(say)
+        outcomes = witness.attest_all(progress)
     except UserError as error:
         return Part("witnesses", "", (str(error),))
     ran = [one for one in outcomes if one.ran]

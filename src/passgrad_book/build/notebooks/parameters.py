@@ -58,10 +58,7 @@ def _comments(source: str) -> dict[int, str]:
 def parameters_of(path: Path | str) -> dict[str, Parameter]:
     """The parameters of a notebook, in the order of its cell.
 
-    Raises
-    ------
-    UserError
-        When the cell holds anything but assignments of literals.
+    :raises UserError: When the cell holds anything but assignments of literals.
     """
     path = find(path)
     source = _parameter_cell(split(path.read_text(encoding="utf-8")))
@@ -182,11 +179,8 @@ def resolve(
 ) -> dict[str, Any]:
     """The value of every parameter of a notebook: defaults, then the profile, then ``parameters``.
 
-    Raises
-    ------
-    UserError
-        For a parameter that the notebook does not have (the known ones are listed) and for a value
-        of another type.
+    :raises UserError: For a parameter that the notebook does not have (the known ones are listed)
+        and for a value of another type.
     """
     path = find(path)
     known = parameters_of(path)

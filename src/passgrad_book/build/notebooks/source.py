@@ -24,10 +24,7 @@ def sources() -> list[Path]:
 def find(path: Path | str) -> Path:
     """The source of a notebook: a path, or the name of a notebook of the project.
 
-    Raises
-    ------
-    UserError
-        When there is no such notebook; the known ones are listed.
+    :raises UserError: When there is no such notebook; the known ones are listed.
     """
     given = Path(path)
     if given.is_file():

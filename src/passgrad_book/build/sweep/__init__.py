@@ -87,17 +87,9 @@ def open_sweep(
 ) -> Sweep:
     """Read a sweep file; nothing is executed.
 
-    Parameters
-    ----------
-    jobs, executor
-        Instead of what the file says.
-    out
-        Folder of the sweep; ``_build/sweeps/<name of the file>`` by default.
-
-    Raises
-    ------
-    UserError
-        As :func:`passgrad_book.build.sweep.file.read` and
+    :param jobs, executor: Instead of what the file says.
+    :param out: Folder of the sweep; ``_build/sweeps/<name of the file>`` by default.
+    :raises UserError: As :func:`passgrad_book.build.sweep.file.read` and
         :func:`passgrad_book.build.sweep.runs.runs_of`, and for Slurm where there is none.
     """
     path = Path(path)

@@ -26,17 +26,9 @@ def collect(
     the tables. A column of a table that has the name of a parameter, or of one of the first, gets
     ``_`` after it.
 
-    Parameters
-    ----------
-    runs
-        Runs that are done, with their folders.
-    only
-        Names of tables, ``EXPERIMENT.RESULT.TABLE`` or that of a figure; all by default.
-
-    Raises
-    ------
-    UserError
-        For a name of a table that no run has.
+    :param runs: Runs that are done, with their folders.
+    :param only: Names of tables, ``EXPERIMENT.RESULT.TABLE`` or that of a figure; all by default.
+    :raises UserError: For a name of a table that no run has.
     """
     import pandas as pd
 

@@ -22,10 +22,7 @@ _PAUSE = 0.2
 def check(executor: Executor, name: str) -> None:
     """Whether runs can be handed over at all; ``name`` of the sweep file, for the message.
 
-    Raises
-    ------
-    UserError
-        Slurm where there is no ``sbatch``.
+    :raises UserError: Slurm where there is no ``sbatch``.
     """
     if executor.kind == "slurm" and shutil.which("sbatch") is None:
         raise UserError(

@@ -81,11 +81,8 @@ class SweepFile(_Strict):
 def read(path: Path | str) -> SweepFile:
     """The content of a sweep file.
 
-    Raises
-    ------
-    UserError
-        One line with the file, the key and the remedy: a file that is missing or not YAML, an
-        unknown key, a value of another type, no runs.
+    :raises UserError: One line with the file, the key and the remedy: a file that is missing or not
+        YAML, an unknown key, a value of another type, no runs.
     """
     path = Path(path)
     try:

@@ -45,11 +45,8 @@ class SweepRun:
 def runs_of(content: SweepFile, name: str) -> list[SweepRun]:
     """The runs of a sweep file, in its order; ``name`` of the file, for messages.
 
-    Raises
-    ------
-    UserError
-        An unknown notebook, profile or parameter, a value of another type, a grid without values,
-        and a run that the file names twice.
+    :raises UserError: An unknown notebook, profile or parameter, a value of another type, a grid
+        without values, and a run that the file names twice.
     """
     made: dict[str, SweepRun] = {}
     for number, entry in enumerate(content.runs):

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from passgrad.estimators import ESTIMATORS, advantages, get_estimator
 from passgrad.metrics import pass_at_k
@@ -14,26 +15,61 @@ P = 0.468
 UNBIASED = ("pkpo", "pkpo-loo", "pkpo-loo1", "centred-l2o")
 
 
-def _outcomes(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """All sequences of n actions of a softmax of three: chances, rewards, scores."""
+class Enumerated:
+    """All outcomes of n samples of a policy over a few actions, with their chances, rewards and
+    scores: what is a mean over them is a sum.
+    """
+
+    def __init__(self, n: int, policy: Tensor, right: Tensor) -> None:
+        """``policy`` and ``right``, (A,): the chance and the reward of each action."""
+        self.policy, self.right = policy, right
+        actions = torch.tensor(list(itertools.product(range(len(policy)), repeat=n)))
+        self.chances = policy[actions].prod(dim=1)
+        self.rewards = right[actions]
+        self.all_scores = torch.eye(len(policy), dtype=torch.float64) - policy
+        self.scores = self.all_scores[actions]
+        self.p = float(policy @ right)
+        self.gradient = (policy * right) @ self.all_scores
+        """Of the mean reward, in the logits, (A,)."""
+
+    def estimates(self, coefficients: Tensor) -> Tensor:
+        """sum_i A_i s_i for every outcome, (outcomes, A), of coefficients (outcomes, n)."""
+        return torch.einsum("oi,oia->oa", coefficients, self.scores)
+
+    def mean(self, coefficients: Tensor) -> Tensor:
+        """The mean of :meth:`estimates`, (A,)."""
+        return self.chances @ self.estimates(coefficients)
+
+    def variance(self, coefficients: Tensor) -> float:
+        """E||estimate - mean||^2."""
+        away = self.estimates(coefficients) - self.mean(coefficients)
+        return float(self.chances @ away.square().sum(dim=1))
+
+    def class_moments(self) -> dict[str, float]:
+        """||mu_1||^2, and the traces of the covariances within right and within wrong answers."""
+        moments = []
+        for kind in (self.right, 1 - self.right):
+            law = self.policy * kind / (self.policy @ kind)
+            mu = law @ self.all_scores
+            moments.append((mu, float(law @ (self.all_scores - mu).square().sum(dim=1))))
+        (mu, noise_right), (_, noise_wrong) = moments
+        return {
+            "mean_square": float(mu.square().sum()),
+            "noise_right": noise_right,
+            "noise_wrong": noise_wrong,
+        }
+
+
+def _space(n: int) -> Enumerated:
+    """Three actions of which two are right, with the rate ``P`` together."""
     policy = torch.tensor([0.2, P - 0.2, 1 - P], dtype=torch.float64)
-    right = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
-    sequences = torch.tensor(list(itertools.product(range(3), repeat=n)))
-    scores = torch.eye(3, dtype=torch.float64) - policy
-    return policy[sequences].prod(dim=1), right[sequences], scores[sequences]
+    return Enumerated(n, policy, torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64))
 
 
-def _mean(name: str, n: int, k: int) -> torch.Tensor:
-    chances, rewards, scores = _outcomes(n)
-    made = advantages(rewards, k, estimator=name)
-    return chances @ torch.einsum("oi,oia->oa", made, scores)
-
-
-def _gradient() -> torch.Tensor:
-    """The gradient of p in the three logits."""
-    policy = torch.tensor([0.2, P - 0.2, 1 - P], dtype=torch.float64)
-    right = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
-    return policy * (right - P)
+def _mean_and_target(name: str, n: int, k: int) -> tuple[Tensor, Tensor]:
+    space = _space(n)
+    mean = space.mean(advantages(space.rewards, k, estimator=name))
+    return mean, k * (1 - P) ** (k - 1) * space.gradient
 
 
 def unbiased() -> dict[str, float]:
@@ -43,8 +79,8 @@ def unbiased() -> dict[str, float]:
         one = get_estimator(name)
         for n in range(max(2, one.fewest), 7):
             for k in range(1, n - one.spare + 1):
-                target = k * (1 - P) ** (k - 1) * _gradient()
-                worst = max(worst, float((_mean(name, n, k) - target).abs().max()))
+                mean, target = _mean_and_target(name, n, k)
+                worst = max(worst, float((mean - target).abs().max()))
                 cases += 1
     return {"error": worst, "cases": cases, "estimators": len(ESTIMATORS)}
 
@@ -53,8 +89,7 @@ def plug_in() -> dict[str, float]:
     """Mean over target of the plug-in weights of the paper's Section 5, at p = 0.468."""
     found = {}
     for n, k in ((4, 2), (5, 3), (6, 3), (6, 4)):
-        target = k * (1 - P) ** (k - 1) * _gradient()
-        mean = _mean("plug-in", n, k)
+        mean, target = _mean_and_target("plug-in", n, k)
         found[f"n{n}_k{k}"] = float(mean @ target / (target @ target))
     return found
 

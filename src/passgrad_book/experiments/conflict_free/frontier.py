@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from passgrad.ascent.directions import Euclidean
+from passgrad.ascent.ascent import ascend
+from passgrad.ascent.directions import Combine, Euclidean
 from passgrad.objectives import PassAtK
 from passgrad.worlds.base import World
 
@@ -16,6 +17,29 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _PASS_AT_1 = torch.tensor([1.0, 0.0], dtype=torch.float64)
+
+
+class _Compared:
+    """Ascent on pass@1 by the gradients of J_1 and J_k, with a row for each point."""
+
+    label = "pass@1"
+
+    def __init__(self, k: float) -> None:
+        self.orders = (PassAtK(1), PassAtK(k))
+        self.rows: list[tuple[float, float, float]] = []
+
+    def __call__(self, world: World, theta: Tensor) -> tuple[Tensor, Tensor]:
+        success = world.success(theta)
+        return success, self.compare(world, theta, success)(_PASS_AT_1)
+
+    def compare(self, world: World, theta: Tensor, success: Tensor) -> Combine:
+        """Add J_1, J_k and the cosine to the rows; returns what combines the two gradients."""
+        weights = torch.stack([world.masses * order.weight(success) for order in self.orders])
+        gram, combine = Euclidean()(world, theta, success, weights)
+        cosine = float(gram[0, 1] / gram.diagonal().prod().sqrt())
+        at_1, at_k = (float(world.masses @ order.value(success)) for order in self.orders)
+        self.rows.append((at_1, at_k, cosine))
+        return combine
 
 
 def until_conflict(
@@ -34,18 +58,13 @@ def until_conflict(
     """
     import pandas as pd
 
-    theta = world.parameters(theta).clone()
-    rows = []
-    for step in range(steps + 1):
-        success = world.success(theta)
-        weights = torch.stack([world.masses * PassAtK(one).weight(success) for one in (1, k)])
-        gram, combine = Euclidean()(world, theta, success, weights)
-        values = [float(world.masses @ PassAtK(one).value(success)) for one in (1, k)]
-        measured = float(gram[0, 1] / gram.diagonal().prod().sqrt())
-        rows.append((step, *values, measured))
-        if measured < cosine:
-            break
-        if step < steps:
-            theta.add_(combine(_PASS_AT_1), alpha=step_size)
-        del combine  # else its gradients would live beside their successors
-    return theta, pd.DataFrame(rows, columns=["step", "pass_at_1", "pass_at_k", "cosine"])
+    compared = _Compared(k)
+
+    def conflicts(step: int, theta: Tensor, success: Tensor) -> bool:
+        if step == steps:  # where no gradient is taken
+            compared.compare(world, theta, success)
+        return compared.rows[-1][-1] < cosine
+
+    trace = ascend(world, theta, compared, step_size=step_size, steps=steps, stop=conflicts)
+    table = pd.DataFrame(compared.rows, columns=["pass_at_1", "pass_at_k", "cosine"])
+    return trace.theta, table.rename_axis("step").reset_index()

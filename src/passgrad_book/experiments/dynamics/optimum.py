@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.objectives import check_k
+from passgrad.orders import check_k
 from passgrad.worlds.bandit import GaussianBandit
 
 

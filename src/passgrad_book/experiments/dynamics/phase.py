@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.objectives import check_k
+from passgrad.orders import check_k
 from passgrad_book.experiments.dynamics.population import quadrature
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.objectives import PassAtK, check_k
+from passgrad.objectives import PassAtK
+from passgrad.orders import check_k
 from passgrad.worlds.bandit import GaussianBandit
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from passgrad.measurement import influence as terms
 from passgrad.measurement.crossfit import cross_fit
 from passgrad.measurement.estimate import estimate_conflict
 from passgrad.measurement.samples import SampledGradients
-from passgrad.measurement.stored import StoredPasses
+from passgrad.measurement.store import StoredPasses
+from passgrad.progress import Progress, Silent
 from passgrad.stats.bands import Array
 from passgrad.worlds.language import LanguageWorld
 from passgrad_book.experiments.estimating.naive import biased_conflict
@@ -55,14 +56,14 @@ def compare_methods(
     level: float = 0.95,
     seed: int = 0,
     folder: Path | None = None,
-    done: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Estimates on independent samples of a language model, at the weights that it holds now.
 
     Tables: "estimates" with a row for each replication, method and k; "intervals" with those of
     the first ``bands`` replications (more passes: one of each kind for every k). The passes are
-    kept in ``folder`` (one a world and seed), so that a run that was killed goes on; ``done`` is
-    called with the replications that are finished.
+    kept in ``folder`` (one a world and seed), so that a run that was killed goes on; ``progress``
+    is told of one stage, in replications.
     """
     import pandas as pd
 
@@ -74,6 +75,8 @@ def compare_methods(
         replications=replications,
         seed=seed,
     )
+    progress = progress or Silent()
+    progress.stage("replications of the estimates", replications)
     rows, intervals = [], []
     for turn, (completions, rewards) in enumerate(drawn):
         passes = CompletionPasses(world.model, completions, rewards, world.masses)
@@ -86,6 +89,5 @@ def compare_methods(
         if turn < bands:
             found = estimate_conflict(samples, orders, prompts="fixed", level=level, seed=seed)
             intervals.append(found.to_frame().assign(replication=turn))
-        if done is not None:
-            done(turn + 1)
+        progress.advance()
     return {"estimates": pd.DataFrame(rows), "intervals": pd.concat(intervals, ignore_index=True)}

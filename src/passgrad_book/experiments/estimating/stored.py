@@ -12,7 +12,7 @@ from passgrad.ascent.ascent import ascend
 from passgrad.interference import conflict
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement.estimate import estimate_conflict
-from passgrad.measurement.stored import StoredPasses
+from passgrad.measurement.store import StoredPasses
 from passgrad.objectives import PassAtK
 from passgrad.tasks.conventions import conventions
 from passgrad.worlds.bandit import Bandit, GaussianBandit

@@ -18,6 +18,7 @@ from passgrad.ascent.ascent import Direction, ascend
 from passgrad.errors import UserError
 from passgrad.interference import Conflict, conflict
 from passgrad.objectives import Objective, PassAtK
+from passgrad.progress import Progress
 from passgrad.worlds.base import World, inner_product
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def conflict_along(
     steps: int,
     every: int | Sequence[int] = 10,
     measured: World | None = None,
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, DataFrame]:
     r"""Exact ascent on ``objective`` (pass@1 by default), the gradients compared on the way.
 
@@ -65,23 +66,27 @@ def conflict_along(
     if isinstance(every, int) and every < 1:
         raise UserError(f"every must be at least 1, got {every}")
     between = range(0, steps, every) if isinstance(every, int) else every
-    stops = sorted({0, steps, *(step for step in between if 0 < step < steps)})
-    objective = PassAtK(1) if objective is None else objective
-    theta, step = world.parameters(theta), 0
+    measurements = {0, steps, *between}
+    here = world if measured is None else measured
     orders: list[dict[str, float]] = []
     path: list[dict[str, float]] = []
-    for stop in stops:
-        if stop > step:
-            # A direction keeps its state from one stretch to the next.
-            theta = ascend(
-                world, theta, objective, step_size=step_size, steps=stop - step, progress=progress
-            ).theta
-            step = stop
-        here = world if measured is None else measured
-        point = here.parameters(theta)
-        curve = conflict(here, point, ks)
-        path.append({"step": step} | _point(here, point, curve))
-        orders += [{"step": step} | row for row in _order_rows(curve)]
+
+    def measure(step: int, theta: Tensor) -> None:
+        if step in measurements:
+            point = here.parameters(theta)
+            curve = conflict(here, point, ks)
+            path.append({"step": step} | _point(here, point, curve))
+            orders.extend({"step": step} | row for row in _order_rows(curve))
+
+    ascend(
+        world,
+        theta,
+        PassAtK(1) if objective is None else objective,
+        step_size=step_size,
+        steps=steps,
+        observe=measure,
+        progress=progress,
+    )
     made = {"orders": pd.DataFrame(orders), "path": pd.DataFrame(path)}
     _without_vanished(made["orders"], made["path"]["norm_at_1"].to_numpy(), len(ks))
     return made

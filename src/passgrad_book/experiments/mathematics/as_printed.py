@@ -143,8 +143,10 @@ def estimate(
     kept = kept_prompts(total, n * len(counts), step)
     number = kept.sum(-1).clamp(min=1).double()
     kernel = vectors.kernels[step.reading]
-    sides = [_coefficients(vectors, step, c, n, (1, k), len(kernel)) * kept_of(vectors, step, kept)
-             for c in counts]  # fmt: skip
+    sides = [
+        _coefficients(vectors, step, c, n, (1, k), len(kernel)) * kept_of(vectors, step, kept)
+        for c in counts
+    ]
     if step.halves:
         (a1, ak), (b1, bk) = sides
         inner = (_form(ak, kernel, b1) + _form(bk, kernel, a1)) / 2

@@ -20,7 +20,7 @@ same backward passes, the first two without a sketch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Final, Literal
@@ -34,6 +34,7 @@ from passgrad.lm.head import tied_output, watch_head
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.prompt_gram import prompt_backwards
 from passgrad.lm.prompt_sketch import Sketch
+from passgrad.progress import Progress, Silent
 
 #: names of the readings: all parameters, and three of "the final hidden layer"
 READINGS: Final = ("all parameters", "final norm gain", "final hidden state", "output layer")
@@ -74,7 +75,7 @@ def class_scores(
     *,
     size: int = 2**14,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ClassScores:
     r"""The matrix of inner products of :math:`\sum_i b_{ji} \nabla \log \pi(y_{xi} | x)`.
 
@@ -101,6 +102,8 @@ def class_scores(
     use_fold = Sketch(use, size // _REPEATS, _REPEATS, seed + 1)  # type: ignore[arg-type]
     rows: dict[str, list[Tensor]] = {name: [] for name in READINGS}
     lengths: list[float] = []
+    progress = progress or Silent()
+    progress.stage("vectors of prompts", num_prompts)
     for x, basis in enumerate(bases):
         count = len(basis)
         whole = [fold.empty() for _ in range(count)]
@@ -128,8 +131,7 @@ def class_scores(
             rows["final hidden state"].append(hidden[j].double())
             mine = [gain[j][name].double() for name in gains if name in gain[j]]
             rows["final norm gain"].append(torch.cat(mine) if mine else torch.zeros(1).double())
-        if progress is not None:
-            progress(x + 1, num_prompts)
+        progress.advance()
     kernels = {name: _gram(some) for name, some in rows.items()}
     known = torch.tensor(lengths, dtype=torch.float64)
     found = kernels["all parameters"].diagonal()

@@ -6,7 +6,7 @@ filters, weights, k, baselines and readings can be changed without the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -19,6 +19,7 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
 from passgrad.lm.tokens import TokenizedPrompt, encode, tokenize_prompt
+from passgrad.progress import Progress
 from passgrad.rollouts.sampling import Engine, sample
 from passgrad.rollouts.shared_beginnings import sample_laws, truncated
 from passgrad.tasks.base import Task
@@ -58,7 +59,7 @@ def study(
     single: bool,
     settings: Settings | None = None,
     engine: Engine | Literal["shared"] = "shared",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, DataFrame]:
     """Sample a task under the printed law and under the policy itself, and take its vectors.
 
@@ -86,8 +87,8 @@ def study(
         )
     else:
         drawn = {
-            law: sample(model, task, num_samples=count, engine=engine, settings=settings)
-            for law, (count, settings) in laws.items()
+            law: sample(model, task, num_samples=count, engine=engine, settings=sampling)
+            for law, (count, sampling) in laws.items()
         }
     prompts = [tuple(encode(tokenizer, one.text)) for one in task.prompts]
     ids = {law: _ids(one) for law, one in drawn.items()}

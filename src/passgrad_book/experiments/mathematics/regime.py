@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
+from passgrad.ascent.ascent import Direction, ascend
 from passgrad.interference import conflict
 from passgrad.objectives import Objective, PassAtK
 from passgrad.worlds.base import World
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def follow_conflict(
     world: World,
     theta: Any = None,
-    objective: Objective | None = None,
+    objective: Objective | Direction | None = None,
     *,
     ks: Sequence[int],
     step_size: float,
@@ -34,16 +35,16 @@ def follow_conflict(
     """Ascend ``objective`` (pass@1 by default) and measure before each step and after the last.
 
     :returns: ``curve``, one row a step and k; ``prompts``, one row a step and prompt.
-    :raises UserError: As :func:`passgrad.interference.conflict` does.
+    :raises UserError: As :func:`passgrad.interference.conflict` and
+        :func:`passgrad.ascent.ascent.ascend` do.
     """
     import pandas as pd
 
-    objective = PassAtK(1) if objective is None else objective
-    theta = world.parameters(theta).clone()
     curves, prompts = [], []
-    for step in range(steps + 1):
-        found = conflict(world, theta, ks=list(ks))
-        curves.append(found.to_frame().assign(step=step))
+
+    def measure(step: int, theta: Tensor) -> None:
+        measured = conflict(world, theta, ks=list(ks))
+        curves.append(measured.to_frame().assign(step=step))
         prompts.append(
             pd.DataFrame(
                 {
@@ -51,16 +52,14 @@ def follow_conflict(
                     "prompt": range(world.num_prompts),
                     "group": world.groups,
                     "mass": world.masses.numpy(),
-                    "success": found.success.numpy(),
-                    "agreement": found.agreement.numpy(),
+                    "success": measured.success.numpy(),
+                    "agreement": measured.agreement.numpy(),
                 }
             )
         )
-        if step < steps:
-            _, gradient = world.objective_gradient(theta, objective)
-            with torch.no_grad():
-                theta.add_(gradient, alpha=step_size)
-            del gradient
+
+    objective = PassAtK(1) if objective is None else objective
+    ascend(world, theta, objective, step_size=step_size, steps=steps, observe=measure)
     return {
         "curve": pd.concat(curves, ignore_index=True),
         "prompts": pd.concat(prompts, ignore_index=True),

@@ -8,6 +8,8 @@ from passgrad_book.build import notebooks
 from passgrad_book.build.notebooks import running
 from passgrad_book.build.notebooks.source import split
 
+pytestmark = pytest.mark.usefixtures("processes")  # kernels
+
 SOURCE = """\
 # ---
 # jupyter:

@@ -27,14 +27,15 @@ def state(project):
     return json.loads((project / "_build" / "claims.json").read_text())
 
 
-def test_one_run_serves_every_claim_that_names_it(project):
-    runner, said = Runner(), []
-    found = reproduce(["C1", "C3", "C2"], run=runner, say=said.append)
+def test_one_run_serves_every_claim_that_names_it(project, shown):
+    runner = Runner()
+    found = reproduce(["C1", "C3", "C2"], run=runner, progress=shown)
     assert [one.claim.id for one in found] == ["C1", "C3", "C2"]
     assert all(one.failures == () for one in found)
     (command,) = runner.commands
     assert command[1:5] == ["-m", "passgrad.cli", "run", "toy"]
-    assert said[0].startswith("[1/1] passgrad run toy  about ")
+    assert shown.stages == [["commands of the claims", 1, 1]]
+    assert shown.notes[0].startswith("[1/1] passgrad run toy  about ")
     kept = state(project)
     assert kept["claims"]["C3"]["measured"]["cosine"] == pytest.approx(-0.7746, abs=1e-4)
     assert kept["claims"]["C3"]["verdict"] == "reproduced"

@@ -19,7 +19,7 @@ from passgrad_book.experiments.cost.hours import (
     plan_table,
     table,
     training_hours,
-)  # fmt: skip
+)
 from passgrad_book.experiments.cost.operations import (
     LLAMA_8B,
     QWEN_7B,
@@ -32,13 +32,13 @@ from passgrad_book.experiments.cost.operations import (
     shape_of,
     training_units,
     vectors_bytes,
-)  # fmt: skip
+)
 from passgrad_book.experiments.cost.runs import (
     random_completions,
     time_decoding,
     time_passes,
     truncated,
-)  # fmt: skip
+)
 
 SIZE = (3, 4, 7, 5)
 MACHINE = Machine("m", 2, 1e9, 0.5, 4e9, 0.25, 1e8, 0.5, 1e9)

@@ -10,7 +10,7 @@ from passgrad.errors import UserError
 from passgrad.interference import conflict
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import ScoreSamples, estimate_conflict
-from passgrad.measurement.stored import StoredPasses
+from passgrad.measurement.store import StoredPasses
 from passgrad_book.experiments.estimating.answers import language_answers
 from passgrad_book.experiments.estimating.comparison import METHODS, compare_methods
 from passgrad_book.experiments.estimating.coverage import simulate_conflict_coverage
@@ -107,11 +107,10 @@ def test_completions_of_the_model_follow_the_law(world, law):
     assert not torch.equal(first.places, second.places)
 
 
-def test_the_methods_side_by_side_go_on_where_they_were(world, tmp_path):
+def test_the_methods_side_by_side_go_on_where_they_were(world, tmp_path, shown):
     options = {"num_samples": 8, "max_new_tokens": 2, "replications": 2, "seed": 4}
-    done = []
-    tables = compare_methods(world, [1, 2], folder=tmp_path, done=done.append, **options)
-    assert done == [1, 2]
+    tables = compare_methods(world, [1, 2], folder=tmp_path, progress=shown, **options)
+    assert shown.stages == [["replications of the estimates", 2, 2]]
     assert set(tables["estimates"]["method"]) == set(METHODS)
     assert len(tables["estimates"]) == 2 * 3 * 2
     one = tables["estimates"].query("replication == 0 and method == 'cross-fit'")["value"]

@@ -7,8 +7,9 @@ from passgrad.objectives import PassAtK
 from passgrad.worlds.language import LanguageWorld
 from passgrad_book.experiments.life.fixed_length import FixedLengthWorld
 
-PROMPTS = [("", f"{name}{x}+2=", str((x + 2 * i) % 9)) for i, name in enumerate("ab")
-           for x in range(3, 6)]  # fmt: skip
+PROMPTS = [
+    ("", f"{name}{x}+2=", str((x + 2 * i) % 9)) for i, name in enumerate("ab") for x in range(3, 6)
+]
 
 
 @pytest.fixture(scope="module")

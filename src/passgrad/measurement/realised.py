@@ -1,12 +1,13 @@
-r"""The change of pass@k by a step that is taken: exactly in a world, from new samples of a model.
+r"""The change of pass@k by a step that is taken, from new samples of a model.
 
 Samples are paired over prompts: the same prompts, completions drawn at :math:`\theta` and, from
 weights that are moved, at :math:`\theta + \eta v`. Both are drawn anew. Those that v was made from
 say nothing: v is the direction in which just they look better. Those that the prediction was made
-from are independent of v, so that the change would be unbiased with them, but its error would not be
-independent of that of the prediction, and whoever takes a step because they look well is left with
-their luck. For "new" prompts only the prompts of half B are used, which v does not know.
-"""  # noqa: E501
+from are independent of v, so that the change would be unbiased with them. But its error would
+depend on that of the prediction: a step that is taken because they look well would be judged by the
+luck that made them look so. For "new" prompts only the prompts of half B are used, which v does not
+know.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +26,16 @@ from passgrad.lm.central import Displacement
 from passgrad.lm.models import is_adapter, load_tokenizer, resolve, save_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
-from passgrad.measurement.drawing import Drawing
+from passgrad.measurement.drawing import Blocks
+from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepPrediction
-from passgrad.measurement.step_samples import ModelSteps
-from passgrad.objectives import PassAtK
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.sampling import Engine
-from passgrad.stats.bands import Array
+from passgrad.stats.bands import Array, IntArray
+from passgrad.stats.interval import Interval
 from passgrad.stats.intervals import Prompts
 from passgrad.stats.paired import paired_change
 from passgrad.tasks.base import Task
-from passgrad.worlds.base import World
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -46,85 +46,42 @@ _SEED_BEFORE, _SEED_AFTER = 1_000_000_007, 2_000_000_011
 
 @dataclass(frozen=True, eq=False)
 class RealisedStep:
-    """pass@k before and after a step, (K,); intervals of each k by itself, and for all at once."""
+    """pass@k before and after a step, (K,)."""
 
-    ks: Array
+    ks: IntArray
     before: Array
     after: Array
-    low: Array
-    high: Array
-    band_low: Array
-    band_high: Array
+    change: Interval
+    """After minus before, at each k by itself and with a band for all at once."""
     num_prompts: int
     num_samples: int
     """Completions a prompt, at either side."""
-
-    @property
-    def change(self) -> Array:
-        """After minus before."""
-        return self.after - self.before
 
     def to_frame(self) -> DataFrame:
         """One row a k."""
         import pandas as pd
 
-        names = ("before", "after", "change", "low", "high", "band_low", "band_high")
-        return pd.DataFrame({"k": self.ks} | {name: getattr(self, name) for name in names})
+        sides = {"k": self.ks.astype(np.float64), "before": self.before, "after": self.after}
+        return pd.DataFrame(sides | self.change.columns("change"))
 
 
-def realised_step(
-    world: World,
-    theta: Tensor | Sequence[float] | None,
-    vector: Tensor,
-    etas: Sequence[float],
-    ks: Sequence[int],
-) -> Tensor:
-    """J_k(theta + eta v) - J_k(theta) without sampling: (E, K), float64.
+@dataclass(frozen=True, eq=False)
+class TakenStep:
+    """A step that was predicted, and what it did."""
 
-    Differences of rates far below one are taken before they are averaged. Raises UserError for a
-    vector of another length or not finite.
-    """
-    origin = world.parameters(theta)
-    v = world.parameters(vector)
-    orders = [PassAtK(k) for k in ks]
-    start = world.success(origin)
-    before = torch.stack([f.value(start) for f in orders])
-    rows = []
-    for eta in etas:
-        rates = world.success(origin + eta * v)
-        rows.append((torch.stack([f.value(rates) for f in orders]) - before) @ world.masses)
-    return torch.stack(rows)
+    prediction: StepPrediction
+    realised: RealisedStep
 
+    @property
+    def verdict(self) -> str:
+        """What the step was predicted to do to pass@1 and pass@k, and what it did."""
+        return self.prediction.told(self.realised.ks, self.realised.change)
 
-def exact_derivatives(
-    world: World,
-    theta: Tensor | Sequence[float] | None,
-    vector: Tensor,
-    ks: Sequence[int],
-    *,
-    step: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    r"""D_v J_k and D_v^2 J_k of a world, without sampling: (K,) each, float64.
-
-    :math:`p' = \langle \nabla p, v \rangle` exactly, and p'' as the difference of p' at theta +- h v
-    over 2 h, with h = ``step``; by default the h at which the largest log-rate changes by 10^-3
-    (10^-5 in float64), where it is right to about six digits (four in float32).
-    """  # noqa: E501
-    origin, v = world.parameters(theta), world.parameters(vector)
-    p = world.success(origin)
-    slope = world.jvp(origin, v[None])[0]
-    if step is None:
-        steepest = float((slope / p.clamp(min=1e-12)).abs().max())
-        step = (1e-5 if world.dtype == torch.float64 else 1e-2) / max(steepest, 1e-12)
-    ends = [world.jvp(origin + sign * step * v, v[None])[0] for sign in (1, -1)]
-    bend = (ends[0] - ends[1]) / (2 * step)
-    first, second = [], []
-    for k in ks:
-        weight = PassAtK(k).weight(p)
-        curvature = -k * (k - 1) * (1 - p) ** max(k - 2, 0)
-        first.append(world.masses @ (weight * slope))
-        second.append(world.masses @ (weight * bend + curvature * slope.square()))
-    return torch.stack(first), torch.stack(second)
+    def to_frame(self) -> DataFrame:
+        """One row a k: the prediction, and what the step did in columns ``realised_...``."""
+        taken = self.realised.to_frame()
+        taken = taken.rename(columns={name: f"realised_{name}" for name in taken if name != "k"})
+        return self.prediction.to_frame().merge(taken, on="k", how="left")
 
 
 def verify_step(
@@ -165,20 +122,20 @@ def verify_step(
     some = replace(task, prompts=tuple(task.prompts[i] for i in made.prompts_used.tolist()))
     here = folder / f"step-{prediction.along}-{prediction.eta:.6e}"
     before = _drawn(
-        Drawing(
+        Blocks(
             str(model), some, num_samples, engine,
             replace(base, seed=base.seed + _SEED_BEFORE), here / "before",
-        ), show,
+        ), show, "drawing completions before the step",
     )  # fmt: skip
     moved = here / "model"
-    drawing = Drawing(
+    drawing = Blocks(
         str(moved), some, num_samples, engine,
         replace(base, seed=base.seed + _SEED_AFTER), here / "after",
     )  # fmt: skip
     if drawing.missing() and not (moved / "config.json").is_file():
         vector = steps.vector(made.coefficients)
         save_moved(steps.passes, vector, prediction.eta, model, moved)
-    after = _drawn(drawing, show)
+    after = _drawn(drawing, show, "drawing completions after the step")
     shutil.rmtree(moved, ignore_errors=True)
     return realised_from_counts(
         before.num_correct, after.num_correct, num_samples, made.ks,
@@ -202,13 +159,16 @@ def realised_from_counts(
         paired_change(sizes, before, after, [k], level=level, prompts=prompts) for k in joint.ks
     ]
     return RealisedStep(
-        ks=joint.ks.astype(np.float64),
+        ks=joint.ks,
         before=joint.before,
         after=joint.after,
-        low=np.concatenate([one.low for one in single]),
-        high=np.concatenate([one.high for one in single]),
-        band_low=joint.low,
-        band_high=joint.high,
+        change=Interval(
+            joint.change,
+            low=np.concatenate([change.low for change in single]),
+            high=np.concatenate([change.high for change in single]),
+            band_low=joint.low,
+            band_high=joint.high,
+        ),
         num_prompts=len(sizes),
         num_samples=num_samples,
     )
@@ -234,6 +194,6 @@ def save_moved(
         return save_model(passes.model, load_tokenizer(source), place)
 
 
-def _drawn(drawing: Drawing, show: Progress) -> Rollouts:
-    drawing.draw(drawing.missing(), show)
+def _drawn(drawing: Blocks, show: Progress, stage: str) -> Rollouts:
+    drawing.draw(drawing.missing(), show, stage)
     return drawing.rollouts()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from passgrad.measurement import estimate_conflict, sample_bandit
-from passgrad.measurement.remarks import remarks
+from passgrad.measurement.record import remarks
 from passgrad.worlds.bandit import TwoPointBandit
 
 
@@ -18,7 +18,8 @@ def estimate(num_prompts, theta=(1.0, 1.0)):
 def test_a_weak_signal_comes_first():
     strong, weak = estimate(2000), estimate(6)
     assert not [text for text in remarks(strong) if "hardly seen" in text]
-    weak = replace(weak, standard_error=weak.inner_product / np.array([2.5, 9, 9]))
+    error = weak.inner_product / np.array([2.5, 9, 9])
+    weak = replace(weak, interval=replace(weak.interval, error=error))
     assert "is 2.5 standard errors from 0" in remarks(weak)[0]
 
 

@@ -15,9 +15,11 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator
 from passgrad.measurement.crossfit import Half, Split, check_orders, order_advantages, split_halves
-from passgrad.measurement.kept import Kept
 from passgrad.measurement.metric import PLAIN, Metric, shrunk
-from passgrad.measurement.parted import PartedGradients
+from passgrad.measurement.samples import PartedGradients, Samples
+from passgrad.measurement.store import Kept
+from passgrad.orders import Orders
+from passgrad.progress import Progress, Silent
 
 _CHUNK = 2**20  # numbers that are multiplied in float64 at a time
 
@@ -26,7 +28,7 @@ _CHUNK = 2**20  # numbers that are multiplied in float64 at a time
 class PartTerms:
     """Estimates and influences by part, replications in axes "..."."""
 
-    orders: tuple[int, ...]
+    orders: Orders
     """1, and the others."""
     inner: Tensor
     """(S, J, ..., P)."""
@@ -38,7 +40,7 @@ class PartTerms:
 
 def part_terms(
     samples: PartedGradients,
-    ks: Iterable[int],
+    ks: int | Iterable[int],
     estimator: Estimator,
     split: Split,
     *,
@@ -47,7 +49,7 @@ def part_terms(
     batches: int = 8,
     seed: int = 0,
     kept: Kept | None = None,
-    done: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PartTerms:
     """What :func:`passgrad.measurement.parts.estimate_parts` makes intervals of.
 
@@ -59,9 +61,9 @@ def part_terms(
     if batches < 1:
         raise UserError(f"batches is {batches}: give at least 1")
     kept = kept or Kept()
-    rewards, masses = samples.rewards.double(), samples.masses.double()
-    shape = (rewards.shape[-2], rewards.shape[-1])
-    orders = (1, *(k for k in sorted(set(ks)) if k != 1))
+    checked = Samples.of(samples)
+    rewards, masses, shape = checked.rewards, checked.masses, checked.shape
+    orders = Orders.of(ks).with_one()
     apart, rest = _apart(shape, split, seed, wanted="estimated" in metrics)
     halves = _halves(rest, split, seed)
     check_orders(orders, halves, split, estimator)
@@ -76,7 +78,10 @@ def part_terms(
             assert apart is not None
             rows = _minibatches(apart, rewards, masses, estimator, batches, seed)
             prepared.append(_Prepared(samples, rows, partial(_estimated, samples, rows)))
-    work = _Work(samples, prepared, kept, totals, done, 1 + sum(map(len, pieces)))
+    progress = progress or Silent()
+    named = ", ".join(map(str, orders[1:] or orders))
+    progress.stage(f"parts of the model at k = {named}", 1 + sum(map(len, pieces)))
+    work = _Work(samples, prepared, kept, totals, progress)
     # In this order no more than the totals of both halves are in memory at once.
     second = [work.fold(one, other=0) for one in pieces[1]]
     table = work.whole()
@@ -253,13 +258,12 @@ class _Work:
         metrics: Sequence[_Prepared],
         kept: Kept,
         totals: Sequence[Tensor],
-        done: Callable[[int, int], None] | None,
-        count: int,
+        progress: Progress,
     ) -> None:
         self.samples, self.metrics, self.kept, self.totals = samples, metrics, kept, totals
         self.held: dict[int, list[Mapping[str, Tensor]]] = {}
         self.key = [row.double() for metric in metrics for row in metric.key]
-        self.done, self.count, self.number = done, count, 0
+        self.progress = progress
         self.leading = samples.rewards.ndim - 2
 
     def total(self, half: int) -> list[Mapping[str, Tensor]]:
@@ -304,9 +308,7 @@ class _Work:
 
     def _keep(self, name: str, compute: Callable[[], Tensor], *made_from: Tensor) -> Tensor:
         found = self.kept.tensor(name, *made_from, *self.key, compute=compute)
-        self.number += 1
-        if self.done is not None:
-            self.done(self.number, self.count)
+        self.progress.advance()
         return found
 
     def products(self, one: Mapping[str, Tensor], others: Sequence[Mapping[str, Tensor]]) -> Tensor:

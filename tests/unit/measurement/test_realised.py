@@ -9,20 +9,17 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.models import load_model, save_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import drawing
+from passgrad.measurement.realised import TakenStep, realised_from_counts, save_moved, verify_step
+from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepSize, predict_step
-from passgrad.measurement.step_samples import ModelSteps
-from passgrad.measurement.verify import (
-    exact_derivatives,
-    realised_from_counts,
-    realised_step,
-    verify_step,
-)
 from passgrad.objectives import PassAtK
 from passgrad.rollouts.sampling import sample
 from passgrad.stats.paired import paired_change
 from passgrad.tasks.base import Prompt, Task, exact_match
 from passgrad.worlds.bandit import TwoPointBandit
 from passgrad.worlds.language import LanguageWorld
+
+from .exact_steps import exact_derivatives, realised_step
 
 PROMPTS = tuple(
     Prompt(context, question, answer, "x", f"x{i}")
@@ -71,10 +68,10 @@ def test_counts_give_the_paired_changes():
     before, after = [3, 0, 8, 5], [5, 1, 7, 8]
     made = realised_from_counts(before, after, 8, KS)
     joint = paired_change([8] * 4, before, after, KS)
-    np.testing.assert_array_equal(made.change, joint.change)
-    np.testing.assert_array_equal(made.band_low, joint.low)
-    assert (made.low >= made.band_low).all()
-    assert (made.high <= made.band_high).all()
+    np.testing.assert_array_equal(made.change.value, joint.change)
+    np.testing.assert_array_equal(made.change.band_low, joint.low)
+    assert (made.change.low >= made.change.band_low).all()
+    assert (made.change.high <= made.change.band_high).all()
 
 
 @pytest.fixture(scope="module")
@@ -99,24 +96,21 @@ def test_a_step_that_is_taken(measured, place, tmp_path):
     world = LanguageWorld(*load_model(place), PROMPTS)
     v = steps.vector(prediction.derivatives.coefficients)
     exact = realised_step(world, None, v, [prediction.eta], KS)[0].numpy()
-    for made, low, high in (
-        (prediction.total, prediction.low, prediction.high),
-        (realised.change, realised.low, realised.high),
-    ):
-        error = (high - low) / 4
-        assert (np.abs(made - exact) < 4 * error).all()
+    for made in (prediction.total, realised.change):
+        error = (made.high - made.low) / 4
+        assert (np.abs(made.value - exact) < 4 * error).all()
     # Both see the step: no change at all lies outside.
-    assert realised.low[1] > 0
-    assert prediction.low[1] > 0
-    both = prediction.with_realised(realised)
+    assert realised.change.low[1] > 0
+    assert prediction.total.low[1] > 0
+    both = TakenStep(prediction, realised)
     assert "; it changed pass@1 by" in both.verdict
-    assert both.to_frame()["realised_change"].tolist() == realised.change.tolist()
+    assert both.to_frame()["realised_change"].tolist() == realised.change.value.tolist()
     # The moved model is gone, and what was drawn is enough for the same numbers.
     assert not list(tmp_path.glob("*/model"))
     again = verify_step(
         prediction, steps, place, TASK, tmp_path, num_samples=1500, engine="transformers"
     )
-    assert np.array_equal(again.change, realised.change)
+    assert np.array_equal(again.change.value, realised.change.value)
 
 
 def test_a_step_that_was_interrupted_goes_on(measured, place, tmp_path, monkeypatch):
@@ -154,7 +148,5 @@ def test_refusals(measured, place, tmp_path):
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
     (adapter / "adapter_model.safetensors").write_text("")
-    from passgrad.measurement.verify import save_moved
-
     with pytest.raises(UserError, match="step of an adapter"):
         save_moved(steps.passes, torch.zeros(1), 0.1, adapter, tmp_path / "moved")

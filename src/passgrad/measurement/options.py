@@ -1,0 +1,236 @@
+"""The options of :func:`passgrad.measure`, under the headings that a user thinks in.
+
+Each group is a frozen dataclass that checks itself when it is made. Every field is also a keyword
+of ``measure`` and an option of ``passgrad measure``: ``measure(..., samples=32)`` is
+``measure(..., drawing=Drawing(samples=32))``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from passgrad.errors import UserError
+from passgrad.estimators import get_estimator
+from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
+from passgrad.measurement.step import StepSize
+from passgrad.orders import Orders
+from passgrad.progress import Progress
+from passgrad.rollouts.sampling import Engine, check_engine
+from passgrad.stats.binomial import check_level
+from passgrad.stats.intervals import Prompts, check_prompts
+from passgrad.tasks.verifiers import Verifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Where completions come from: drawn from the model, or drawn elsewhere before.
+
+    :raises UserError: For a count below 1, an unknown engine, and an address without the engine
+        "server" or that engine without an address.
+    """
+
+    samples: int = 64
+    """n, completions a prompt; with ``rollouts`` it is theirs."""
+    engine: Engine = "auto"
+    """ "vllm", "transformers", "server", or the first of these that runs; "server" where
+    ``base_url`` is given."""
+    base_url: str | None = None
+    """Of an OpenAI-compatible vLLM server that serves the model."""
+    rollouts: str | Path | None = None
+    """Completions drawn elsewhere (:mod:`passgrad.rollouts.foreign_logs`), from this model."""
+    stop: str | None = None
+    """What ends a completion, for a file and for prompts; None is the model's end token."""
+    max_new_tokens: int = 512
+    """Where it is cut off otherwise, for a file and for prompts; one that lacks its ``stop`` is
+    wrong."""
+    seed: int = 0
+    """Of the completions and of their halves."""
+
+    def __post_init__(self) -> None:
+        _check_count("samples", self.samples)
+        _check_count("max_new_tokens", self.max_new_tokens)
+        object.__setattr__(self, "engine", check_engine(self.engine, self.base_url))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How a completion is judged; for a file and for prompts, since a task has a verifier.
+
+    :raises UserError: For a verifier of no known form, and limits that are not positive.
+    """
+
+    verifier: str | Callable[[str, str], Any] = "exact"
+    """A name or a function, as for :class:`passgrad.tasks.verifiers.Verifier`."""
+    verifier_seconds: float = 5.0
+    """What a verdict may take; a longer one counts as wrong, and is reported."""
+    verifier_memory: int = 1024
+    """MiB that a verifier may take; beyond it the verdict is wrong."""
+
+    def __post_init__(self) -> None:
+        self.judge()
+
+    def judge(self) -> Verifier:
+        """The verifier; its process starts at the first verdict."""
+        return Verifier(
+            self.verifier, seconds=self.verifier_seconds, memory_mib=self.verifier_memory
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimating:
+    """What is estimated, and how intervals are read.
+
+    :raises UserError: For orders that are no whole numbers of at least 1, another reading than the
+        two, an unknown estimator, and a level outside (0, 1).
+    """
+
+    ks: int | Iterable[int] | None = None
+    """Orders with intervals, kept as :class:`passgrad.orders.Orders`; None is powers of two up to
+    n / 2."""
+    reading: Prompts = "new"
+    """Whether the prompts stand for others like them ("new") or for themselves ("fixed")."""
+    estimator: str = "pkpo-loo1"
+    """Of the gradients of pass@k; a biased one is refused when the measurement is planned."""
+    level: float = 0.95
+    """Confidence of the intervals and of the band."""
+    parts: bool = True
+    """Whether the product is split by layer and group, at the order with the most negative one;
+    about four more passes."""
+    adam: str | Path | None = None
+    """A safetensors file with Adam's second moments
+    (:func:`passgrad.measurement.metric.read_adam_metric`): the parts in its metric too."""
+
+    def __post_init__(self) -> None:
+        if self.ks is not None:
+            object.__setattr__(self, "ks", Orders.of(self.ks))
+        check_prompts(self.reading)
+        get_estimator(self.estimator)
+        check_level(self.level)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepping:
+    """The step whose effect is predicted, along the gradient of the order with the most negative
+    product among those with samples enough for a direction.
+
+    :raises UserError: For a size in no known unit, or not positive.
+    """
+
+    step_size: StepSize | str = "points=1"
+    """How long it is; text goes through :meth:`passgrad.measurement.step.StepSize.parse`."""
+    verify_step: bool = False
+    """Take the step, and draw as many completions again before and after it."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.step_size, StepSize):
+            object.__setattr__(self, "step_size", StepSize.parse(str(self.step_size)))
+
+    @property
+    def size(self) -> StepSize:
+        """``step_size``, which is no text any more."""
+        assert isinstance(self.step_size, StepSize)
+        return self.step_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """What changes no number.
+
+    :raises UserError: For a token budget below 1.
+    """
+
+    token_budget: int = DEFAULT_TOKEN_BUDGET
+    """Tokens of a packed row; less takes less memory."""
+    resume: bool = False
+    """Go on with what the folder holds; completions and passes that are there are not made
+    again."""
+    progress: Progress | None = None
+    """Told what is being done."""
+
+    def __post_init__(self) -> None:
+        _check_count("token_budget", self.token_budget)
+
+
+@dataclass(frozen=True)
+class Options:
+    """All groups; ``step`` is None where no step is predicted."""
+
+    drawing: Drawing
+    judging: Judging
+    estimating: Estimating
+    step: Stepping | None
+    running: Running
+
+    @classmethod
+    def sort(
+        cls,
+        flat: Mapping[str, Any],
+        drawing: Drawing | None = None,
+        judging: Judging | None = None,
+        estimating: Estimating | None = None,
+        step: Stepping | StepSize | bool | None = True,
+        running: Running | None = None,
+    ) -> Options:
+        """The groups that are given, and the others from the keywords that are fields of theirs.
+
+        :raises UserError: For a keyword that is no field, one whose group is given too, and a group
+            of another type.
+        """
+        own: dict[str, dict[str, Any]] = {group: {} for group in _GROUPS}
+        for name, value in flat.items():
+            if name not in _OWNER:
+                raise UserError(_unknown(name))
+            own[_OWNER[name]][name] = value
+        if isinstance(step, StepSize):
+            step = Stepping(step_size=step)
+        wanted = bool(step) or own["step"].get("verify_step", False)
+        return cls(
+            _group("drawing", drawing, own),
+            _group("judging", judging, own),
+            _group("estimating", estimating, own),
+            _group("step", None if step is True or not step else step, own) if wanted else None,
+            _group("running", running, own),
+        )
+
+
+_GROUPS: dict[str, type] = {
+    "drawing": Drawing,
+    "judging": Judging,
+    "estimating": Estimating,
+    "step": Stepping,
+    "running": Running,
+}
+_OWNER = {part.name: group for group, kind in _GROUPS.items() for part in fields(kind)}
+
+
+def _group(name: str, given: Any, flat: Mapping[str, Mapping[str, Any]]) -> Any:
+    """One group, from an object or from keywords."""
+    kind = _GROUPS[name]
+    if given is None:
+        return kind(**flat[name])
+    if not isinstance(given, kind):
+        raise UserError(f"{name} is {given!r}; give {name}={kind.__name__}(...)")
+    if flat[name]:
+        keyword = next(iter(flat[name]))
+        raise UserError(
+            f"{keyword} is given by itself and {name} as a group: "
+            f"write {name}={kind.__name__}({keyword}=...)"
+        )
+    return given
+
+
+def _unknown(name: str) -> str:
+    names = [*_GROUPS, *_OWNER]
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"measure has no option {name!r}: did you mean {close[0]!r}?"
+    return f"measure has no option {name!r}; the options are {', '.join(names)}"
+
+
+def _check_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{name} is {value!r}; give a whole number of at least 1")
