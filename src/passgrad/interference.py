@@ -94,7 +94,7 @@ class Conflict:
         """
         weight, largest_weight, sigma_weight = self._centred(self.weights)
         agreement, largest_agreement, sigma_agreement = self._centred(self.agreement[None])
-        covariance = weight @ (self.masses * agreement[0])
+        covariance = weight @ (self.masses / self.masses.sum() * agreement[0])
         mean_weight = self.weights @ self.masses / largest_weight
         limit = mean_weight * self.norm_at_1**2 / (sigma_weight * largest_agreement)
         return covariance / (sigma_weight * sigma_agreement), -limit / sigma_agreement
@@ -106,8 +106,9 @@ class Conflict:
         """
         largest = values.abs().amax(dim=1)
         scaled = values / largest[:, None]
-        deviation = scaled - (scaled @ self.masses)[:, None]
-        sigma = (deviation.square() @ self.masses).sqrt()
+        law = self.masses / self.masses.sum()
+        deviation = scaled - (scaled @ law)[:, None]
+        sigma = (deviation.square() @ law).sqrt()
         rounding = 2 * len(self.masses) * torch.finfo(values.dtype).eps
         return deviation, largest, sigma.where(sigma > rounding, torch.nan)
 

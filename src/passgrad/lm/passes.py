@@ -80,7 +80,7 @@ class CompletionPasses:
         self.model = without_wrapper(model.eval())
         self.completions = completions
         self.rewards = _rewards(rewards, completions.shape)
-        self.masses = _masses(masses, completions.shape[0])
+        self.masses = prompt_law(masses, completions.shape[0])
         self.layout = ParameterLayout(self.model, parameters)
         every = [one for one in self.model.parameters() if one.is_floating_point()]
         # What log-probabilities are computed in is the coarsest of them.
@@ -232,9 +232,12 @@ class CompletionPasses:
         directions: Mapping[str, Tensor],
         **options: Any,
     ) -> Differences | None:
-        """Central differences of these parameters; several processes agree on the step here."""
-        parameters = self.layout.parameters(self.model)
-        return central_differences(evaluate, count, parameters, directions, **options)
+        """Central differences of what is moved here; several processes agree on the step."""
+        return central_differences(evaluate, count, self._moved(), directions, **options)
+
+    def _moved(self) -> Mapping[str, Tensor]:
+        """The parameters, or the shares of them, that this process moves along a vector."""
+        return self.layout.parameters(self.model)
 
     def _forward(self, directions: Mapping[str, Tensor], members: Sequence[int]) -> Tensor:
         model = self.model
@@ -320,10 +323,18 @@ def _rewards(rewards: Any, shape: tuple[int, int]) -> Tensor:
     return made
 
 
-def _masses(masses: Any, num_prompts: int) -> Tensor:
+def prompt_law(masses: Sequence[float] | Tensor | None, num_prompts: int) -> Tensor:
+    """The prompt law D, (N,), float64; uniform without ``masses``.
+
+    :raises UserError: For another number of masses, a negative one, or a sum other than one.
+    """
     if masses is None:
         return torch.full((num_prompts,), 1 / num_prompts, dtype=torch.float64)
     law = torch.as_tensor(masses, dtype=torch.float64)
-    if law.shape != (num_prompts,) or not ((law >= 0).all() and abs(float(law.sum()) - 1) < 1e-8):
+    if (
+        law.shape != (num_prompts,)
+        or not (law >= 0).all()
+        or not torch.isclose(law.sum(), law.new_tensor(1.0))
+    ):
         raise UserError(f"masses must be {num_prompts} non-negative numbers that sum to one")
     return law

@@ -23,6 +23,7 @@ from passgrad.lm.directional import forward_mode, plain_attention
 from passgrad.lm.gram import blockwise_gram
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, pack, packed_logprobs
 from passgrad.lm.parameters import ParameterLayout
+from passgrad.lm.passes import prompt_law
 from passgrad.lm.tokens import tokenize_prompt
 from passgrad.objectives import Objective
 from passgrad.tasks.base import Prompt, as_prompts
@@ -74,7 +75,7 @@ class LanguageWorld(World):
             )
             for x in self.prompts
         ]
-        self.masses = _prompt_law(masses, len(self.prompts))
+        self.masses = prompt_law(masses, len(self.prompts))
         self.layout = ParameterLayout(model)
         self.num_parameters = self.layout.num_parameters
         self.dtype = self.layout.dtype
@@ -202,16 +203,3 @@ class LanguageWorld(World):
 
     def _length(self, member: int) -> int:
         return self._alone[member].num_tokens
-
-
-def _prompt_law(masses: Sequence[float] | Tensor | None, num_prompts: int) -> Tensor:
-    if masses is None:
-        return torch.full((num_prompts,), 1 / num_prompts, dtype=torch.float64)
-    law = torch.as_tensor(masses, dtype=torch.float64)
-    if (
-        law.shape != (num_prompts,)
-        or not (law >= 0).all()
-        or not torch.isclose(law.sum(), law.new_tensor(1.0))
-    ):
-        raise UserError(f"masses must be {num_prompts} non-negative numbers that sum to one")
-    return law
