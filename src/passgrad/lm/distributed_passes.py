@@ -88,8 +88,9 @@ class DistributedPasses(CompletionPasses):
         finally:
             self._taken = None
 
-    def _rows(self, members: Sequence[int]) -> list[Packed]:
-        rows = super()._rows(members)
+    def rows(self, members: Sequence[int]) -> list[Packed]:
+        """Those of one process; within a pass that is shared, those of this one."""
+        rows = super().rows(members)
         if self._taken is None:
             return rows
         mine = balanced([row.num_tokens for row in rows], self.group.size)[self.group.rank]

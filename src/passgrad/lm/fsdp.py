@@ -228,7 +228,7 @@ class ShardedPasses(CompletionPasses):
 
         Rows of a turn are of about the same length, since all wait for the longest.
         """
-        rows = sorted(self._rows(members), key=lambda row: -row.num_tokens)
+        rows = sorted(self.rows(members), key=lambda row: -row.num_tokens)
         size, rank = self.group.size, self.group.rank
         turns = range(0, len(rows), size)
         return [(rows[min(i + rank, len(rows) - 1)], i + rank < len(rows)) for i in turns]

@@ -26,7 +26,14 @@ from passgrad.lm.central import TOLERANCE, Differences, central_differences
 from passgrad.lm.completions import Completions
 from passgrad.lm.directional import forward_mode, plain_attention
 from passgrad.lm.groups import groups_of
-from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, join, pack, packed_logprobs
+from passgrad.lm.logprobs import (
+    DEFAULT_TOKEN_BUDGET,
+    Packed,
+    check_packing,
+    join,
+    pack,
+    packed_logprobs,
+)
 from passgrad.lm.parameters import ParameterLayout, without_wrapper
 
 if TYPE_CHECKING:
@@ -99,7 +106,7 @@ class CompletionPasses:
 
         :param where: (M, n) bool; only these completions are scored, the others are nan.
         """
-        return self._spread(self._scores(self.completions.chosen(where)), where)
+        return self.spread(self._scores(self.completions.chosen(where)), where)
 
     def gradient(self, coefficients: Any) -> Tensor:
         """sum_i c_i grad log pi(y_i | x) for (M, n) coefficients: (d,), in float32 at least.
@@ -124,7 +131,7 @@ class CompletionPasses:
             # of length d builds up.
             leaves[name].register_post_accumulate_grad_hook(partial(_move_gradient, slot))
         with torch.enable_grad():
-            for row in self._rows(weights.nonzero()[:, 0].tolist()):
+            for row in self.rows(weights.nonzero()[:, 0].tolist()):
                 values = packed_logprobs(self.model, row, leaves).double()
                 (weights[list(row.members)].to(values.device) @ values).backward()
         return total
@@ -194,7 +201,7 @@ class CompletionPasses:
                 )
         if slopes is None:
             slopes = self._forward(directions, members)
-        return self._spread(slopes, where)
+        return self.spread(slopes, where)
 
     def _prefers_central(self) -> bool:
         return self._dtype == torch.float32 and self._size > SMALL
@@ -203,7 +210,7 @@ class CompletionPasses:
         self, directions: Mapping[str, Tensor], members: Sequence[int], limit: float
     ) -> Tensor | None:
         number = {member: place for place, member in enumerate(members)}
-        tokens = sum(row.num_tokens for row in self._rows(members))
+        tokens = sum(row.num_tokens for row in self.rows(members))
         size = min(max(int(tokens * _PILOT_SHARE), _PILOT_LEAST), _PILOT_MOST)
         pilot = self.completions.sample(members, size)
 
@@ -249,7 +256,7 @@ class CompletionPasses:
         tangents = {name: directions[name].to(p.dtype) for name, p in named.items()}
         result = self._placed([], torch.empty(0))
         with plain_attention(model):
-            for row in self._rows(members):
+            for row in self.rows(members):
                 _, slope = forward_mode(partial(packed_logprobs, model, row), named, tangents)
                 result[list(row.members)] = slope.double().cpu()
         return result
@@ -257,7 +264,7 @@ class CompletionPasses:
     def _scores(self, members: Sequence[int]) -> Tensor:
         """(S,) float64 log-probabilities of these sequences, nan for the others."""
         result = self._placed([], torch.empty(0))
-        for row in self._rows(members):
+        for row in self.rows(members):
             result[list(row.members)] = packed_logprobs(self.model, row).double().cpu()
         return result
 
@@ -266,12 +273,14 @@ class CompletionPasses:
         result[list(members)] = values.double()
         return result
 
-    def _spread(self, values: Tensor, where: Tensor | None) -> Tensor:
+    def spread(self, values: Tensor, where: Tensor | None) -> Tensor:
+        """(S,) values of the sequences as (M, n) of the completions, nan outside of ``where``."""
         spread = self.completions.spread(values)
         # A completion that was not asked for may be equal to one that was.
         return spread if where is None else spread.masked_fill(~torch.as_tensor(where), torch.nan)
 
-    def _rows(self, members: Sequence[int]) -> list[Packed]:
+    def rows(self, members: Sequence[int]) -> list[Packed]:
+        """The packed rows of these sequences."""
         if not self.packed:
             return self.completions.rows(members, packed=False)
         rows = self.completions.rows(members, token_budget=self.token_budget)
@@ -279,32 +288,16 @@ class CompletionPasses:
 
     @torch.no_grad()
     def _check_packing(self) -> None:
-        """Some architectures ignore a mask or position ids; their packed values are wrong,
-        silently.
-        """
-        shared = [row for row in self._rows(self.completions.chosen()) if len(row.members) > 1]
+        shared = [row for row in self.rows(self.completions.chosen()) if len(row.members) > 1]
         if not shared:
             return
-        name = type(self.model).__name__
-        tolerance = 1e-3 if self._dtype.itemsize >= 4 else 5e-2
         # The last member of a row could see most that it must not.
         row = max(shared, key=lambda one: one.num_tokens)
-        member = row.members[-1]
-        try:
-            packed = float(packed_logprobs(self.model, row)[-1])
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{name} does not take a block mask with position ids "
-                f"({' '.join(str(error).split())[:120]}); pass packed=False"
-            ) from error
-        sequence = self.completions.sequences[member]
-        alone = float(packed_logprobs(self.model, pack([sequence])[0])[0])
+        sequence = self.completions.sequences[row.members[-1]]
         # Rounding adds up over the tokens of a completion.
-        if not abs(packed - alone) <= tolerance * max(1.0, len(sequence.target) ** 0.5):
-            raise UserError(
-                f"{name} gives log p = {packed:.4f} packed and {alone:.4f} alone: "
-                "it does not honour a block mask; pass packed=False"
-            )
+        tolerance = 1e-3 if self._dtype.itemsize >= 4 else 5e-2
+        tolerance *= max(1.0, len(sequence.target) ** 0.5)
+        check_packing(self.model, row, row.members[-1], pack([sequence])[0], tolerance)
 
 
 @torch.no_grad()
