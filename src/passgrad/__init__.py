@@ -6,8 +6,9 @@ The public names below are imported from their modules when they are first used,
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from passgrad.lazy import lazy_names
 
 __version__ = "0.2.0"
 
@@ -67,14 +68,4 @@ if TYPE_CHECKING:
     from passgrad.worlds.language import LanguageWorld
     from passgrad.worlds.tabular import TabularSoftmax
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'passgrad' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)

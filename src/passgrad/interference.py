@@ -71,8 +71,8 @@ class Conflict:
 
         The first of :func:`crossings`, to rounding; k beyond 10^6 are not looked at.
         """
-        found = crossings(self)
-        return float(found[0]) if len(found) else math.nan
+        orders = crossings(self)
+        return float(orders[0]) if len(orders) else math.nan
 
     def inner_product_at(self, k: float) -> float:
         """E[w_k a] = <grad J_k, grad J_1> for any real k >= 1 (paper, Proposition 4.1)."""
@@ -95,7 +95,7 @@ class Conflict:
         """
         weight, largest_weight, sigma_weight = self._centred(self.weights)
         agreement, largest_agreement, sigma_agreement = self._centred(self.agreement[None])
-        covariance = weight @ (self.masses * agreement[0])
+        covariance = weight @ (self.masses / self.masses.sum() * agreement[0])
         mean_weight = self.weights @ self.masses / largest_weight
         limit = mean_weight * self.norm_at_1**2 / (sigma_weight * largest_agreement)
         return covariance / (sigma_weight * sigma_agreement), -limit / sigma_agreement
@@ -107,8 +107,9 @@ class Conflict:
         """
         largest = values.abs().amax(dim=1)
         scaled = values / largest[:, None]
-        deviation = scaled - (scaled @ self.masses)[:, None]
-        sigma = (deviation.square() @ self.masses).sqrt()
+        law = self.masses / self.masses.sum()
+        deviation = scaled - (scaled @ law)[:, None]
+        sigma = (deviation.square() @ law).sqrt()
         rounding = 2 * len(self.masses) * torch.finfo(values.dtype).eps
         return deviation, largest, sigma.where(sigma > rounding, torch.nan)
 
@@ -222,12 +223,12 @@ def crossings(curve: Conflict, *, up_to: float = _LARGEST_K) -> Tensor:
     if not up_to >= 1:
         raise UserError(f"up_to must be at least 1, got {up_to}")
     rates, terms = _finite_terms(curve)
-    found = 1 + exponential_sums.sign_change_points(rates, terms, up_to - 1)
+    orders = 1 + exponential_sums.sign_change_points(rates, terms, up_to - 1)
     # Prompts of p = 1 count at k = 1 and at no k above: the product may jump there.
     solved = float((curve.masses * curve.agreement)[curve.success == 1].sum())
     if (terms.sum() + solved) * terms.sum() < 0:
-        found = np.insert(found, 0, 1.0)
-    return torch.from_numpy(found)
+        orders = np.insert(orders, 0, 1.0)
+    return torch.from_numpy(orders)
 
 
 def _finite_terms(curve: Conflict) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

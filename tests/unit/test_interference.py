@@ -208,6 +208,16 @@ def test_the_correlation_form_is_undefined_where_nothing_varies(num_prompts):
             assert part.isnan().tolist() == [not one for one in defined]
 
 
+def test_the_correlation_form_bears_masses_that_sum_to_one_in_float32_only():
+    world = Given([0.9, 0.2, 0.5], [[1.0, 0.0], [-0.3, 1.0], [1.0, 1.0]])
+    exact = torch.stack(conflict(world, ks=[1, 2, 9]).correlation_form())
+    world.masses = world.masses * (1 + 1e-7)
+    near = torch.stack(conflict(world, ks=[1, 2, 9]).correlation_form())
+    torch.testing.assert_close(near, exact, rtol=1e-6, atol=0, equal_nan=True)
+    assert near[:, 0].isnan().all()
+    assert near[:, 1:].isfinite().all()
+
+
 def test_the_correlation_form_survives_weights_whose_squares_underflow():
     rates = [0.9, 0.8, 0.7]
     curve = conflict(Given(rates, [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), ks=[400])

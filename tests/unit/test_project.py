@@ -100,6 +100,23 @@ def test_lock_fits_what_is_asked_for(root, pins):
         assert requirement.specifier.contains(version), f"{requirement} against {version}"
 
 
+def test_every_extra_that_a_text_names_exists(root):
+    """Of ``passgrad[lm]``, and of ``passgrad with the extra [lm]``, in code, messages and pages."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    named = {}
+    for folder, kinds in (("src", "*.py"), ("notebooks", "*.py"), ("book", "*.md"), (".", "*.md")):
+        files = (root / folder).glob(kinds) if folder == "." else (root / folder).rglob(kinds)
+        for file in files:
+            # A text may go on in the next line, and in the next string of the code.
+            text = re.sub(r"[\s\"']+", " ", file.read_text())
+            for extras in re.findall(r"(?:passgrad ?|\bextra ?|\.)\[([a-z][a-z,]*)\]", text):
+                for extra in extras.split(","):
+                    named.setdefault(extra, []).append(str(file.relative_to(root)))
+    assert {"lm", "train"} <= named.keys()
+    unknown = named.keys() - project["optional-dependencies"].keys()
+    assert not unknown, {extra: named[extra] for extra in unknown}
+
+
 def test_lock_agrees_with_itself(pins):
     """What the installed packages ask of each other, the four that are left out excepted."""
     import importlib.metadata

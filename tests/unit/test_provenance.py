@@ -1,8 +1,6 @@
 import json
 import re
 
-import pytest
-
 from passgrad import provenance
 
 

@@ -189,9 +189,9 @@ def central_differences(
             for i in (halvings, halvings + 1):
                 if i not in tried:
                     tried[i] = slopes(pilot, unit * 2.0**-i)
-            return agree(_relative(tried[halvings], tried[halvings + 1]))
+            return agree(relative_change(tried[halvings], tried[halvings + 1]))
 
-        best, error = _search(disagreement, tolerance)
+        best, error = search(disagreement, tolerance)
         if not error <= limit:
             return None
         # The shorter of two steps that agree: right whether the longer one still bends or both are
@@ -206,13 +206,15 @@ def central_differences(
     return Differences(result, step, error)
 
 
-def _search(disagreement: Callable[[int], float], tolerance: float) -> tuple[int, float]:
+def search(
+    disagreement: Callable[[int], float], tolerance: float, reach: int = _REACH
+) -> tuple[int, float]:
     """The number of halvings of the first step (negative: doublings) behind which one more changes
     least, and the change; the first that is within ``tolerance``.
     """
     best, error = 0, disagreement(0)
     for direction in (1, -1):
-        while error > tolerance and abs(best) < _REACH:
+        while error > tolerance and abs(best) < reach:
             other = disagreement(best + direction)
             if not other < error:
                 break
@@ -220,7 +222,10 @@ def _search(disagreement: Callable[[int], float], tolerance: float) -> tuple[int
     return best, error
 
 
-def _relative(longer: Tensor, shorter: Tensor) -> float:
+def relative_change(longer: Tensor, shorter: Tensor) -> float:
+    """How much the derivatives of one step differ from those of another, as a share of the latter's
+    length; infinite where only the latter are zero.
+    """
     change, scale = float((longer - shorter).norm()), float(shorter.norm())
     if change == 0:
         return 0.0

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from passgrad.errors import UserError
-from passgrad.lm.central import Displacement
+from passgrad.lm.central import Displacement, relative_change, search
 from passgrad.lm.directional import plain_attention
-from passgrad.lm.logprobs import join, packed_logprobs
+from passgrad.lm.logprobs import packed_logprobs
 from passgrad.lm.passes import CompletionPasses
 
 CurvatureMethod = Literal["auto", "forward", "central"]
@@ -109,21 +109,17 @@ def _forward(passes: CompletionPasses, vector: Tensor, where: Tensor | None) -> 
     model, layout = passes.model, passes.layout
     named = {name: one.detach() for name, one in layout.parameters(model).items()}
     v = {name: one.to(named[name]) for name, one in layout.views(vector.detach()).items()}
-    members = passes.completions.chosen(where)
-    rows = passes.completions.rows(members, token_budget=passes.token_budget, packed=passes.packed)
-    if passes.packed:
-        rows = join(model, rows, passes.token_budget)
-    found = torch.full((len(passes.completions.sequences),), torch.nan, dtype=torch.float64)
+    bends = torch.full((len(passes.completions.sequences),), torch.nan, dtype=torch.float64)
     with torch.no_grad(), plain_attention(model), _Composed():
-        for row in rows:
+        for row in passes.rows(passes.completions.chosen(where)):
             function = partial(packed_logprobs, model, row)
 
             def slope(at: dict[str, Tensor], function: Callable = function) -> Tensor:
                 return torch.func.jvp(function, (at,), (v,))[1]
 
             bend = torch.func.jvp(slope, (named,), (v,))[1]
-            found[list(row.members)] = bend.double().cpu()
-    return _spread(passes, found, where)
+            bends[list(row.members)] = bend.double().cpu()
+    return passes.spread(bends, where)
 
 
 class _Composed(TorchFunctionMode):
@@ -171,11 +167,6 @@ def _pilot(passes: CompletionPasses, where: Tensor | None, num_tokens: int) -> T
     return pilot if where is None else pilot & where
 
 
-def _spread(passes: CompletionPasses, found: Tensor, where: Tensor | None) -> Tensor:
-    spread = passes.completions.spread(found)
-    return spread if where is None else spread.masked_fill(~where, torch.nan)
-
-
 def _central(
     passes: CompletionPasses, vector: Tensor, slopes: Tensor, where: Tensor | None
 ) -> Curvatures:
@@ -202,16 +193,9 @@ def _central(
             for i in (halvings, halvings + 1):
                 if i not in tried:
                     tried[i] = second(i, pilot, middle)
-            change = float((tried[halvings] - tried[halvings + 1]).norm())
-            return change / max(float(tried[halvings + 1].norm()), 1e-300)
+            return relative_change(tried[halvings], tried[halvings + 1])
 
-        best, error = 0, disagreement(0)
-        for direction in (1, -1):
-            while error > TOLERANCE and abs(best) < _REACH:
-                other = disagreement(best + direction)
-                if not other < error:
-                    break
-                best, error = best + direction, other
+        best, error = search(disagreement, TOLERANCE, _REACH)
         if not math.isfinite(error):
             raise UserError(
                 "second differences along this vector are not finite; use method='forward'"

@@ -8,17 +8,17 @@ so that every process ends with all of them.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from passgrad.lm.central import Differences, central_differences
+from passgrad.lm.central import Differences
 from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes
-from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed
+from passgrad.lm.logprobs import Packed
 from passgrad.lm.passes import CompletionPasses
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class DistributedPasses(CompletionPasses):
     process must call the same methods in the same order with the same arguments.
 
     :param group: The processes; alone this is :class:`CompletionPasses`.
+    :param options: As of :class:`CompletionPasses`.
     :raises UserError: As :class:`CompletionPasses`; in every process what one of them raises.
     """
 
@@ -44,18 +45,13 @@ class DistributedPasses(CompletionPasses):
         masses: Any = None,
         *,
         group: Processes,
-        token_budget: int = DEFAULT_TOKEN_BUDGET,
-        packed: bool = True,
-        parameters: Iterable[str] | None = None,
+        **options: Any,
     ) -> None:
         self.group = group
         # The sequences that this process has taken, within a pass that is shared.
         self._taken: list[int] | None = None
         with group.together():
-            super().__init__(
-                model, completions, rewards, masses, token_budget=token_budget, packed=packed,
-                parameters=parameters,
-            )  # fmt: skip
+            super().__init__(model, completions, rewards, masses, **options)
 
     def gradient(self, coefficients: Any) -> Tensor:
         """:meth:`CompletionPasses.gradient`, in every process."""
@@ -73,17 +69,8 @@ class DistributedPasses(CompletionPasses):
             values = super()._forward(directions, members)
         return self._exchanged(values, taken, members)
 
-    def _differences(
-        self,
-        evaluate: Callable[[Sequence[int]], Tensor],
-        count: int,
-        directions: Mapping[str, Tensor],
-        **options: Any,
-    ) -> Differences | None:
-        return central_differences(
-            evaluate, count, self.layout.parameters(self.model), directions,
-            agree=self.group.agree, **options,
-        )  # fmt: skip
+    def _differences(self, *given: Any, **options: Any) -> Differences | None:
+        return super()._differences(*given, agree=self.group.agree, **options)
 
     def _exchanged(self, values: Tensor, taken: Sequence[int], members: Sequence[int]) -> Tensor:
         """The (S,) values of all processes, of which this one has those it has taken."""
@@ -101,8 +88,9 @@ class DistributedPasses(CompletionPasses):
         finally:
             self._taken = None
 
-    def _rows(self, members: Sequence[int]) -> list[Packed]:
-        rows = super()._rows(members)
+    def rows(self, members: Sequence[int]) -> list[Packed]:
+        """Those of one process; within a pass that is shared, those of this one."""
+        rows = super().rows(members)
         if self._taken is None:
             return rows
         mine = balanced([row.num_tokens for row in rows], self.group.size)[self.group.rank]

@@ -14,7 +14,7 @@ know nothing of either.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from passgrad.errors import UserError
-from passgrad.lm.central import Differences, central_differences
+from passgrad.lm.central import Differences
 from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, packed_logprobs
@@ -176,7 +176,7 @@ class ShardedPasses(CompletionPasses):
     def _named(self, vector: Any) -> dict[str, Tensor]:
         if not isinstance(vector, ShardedVector):
             raise UserError("a sharded model takes sharded vectors, as its gradient is one")
-        mine = {name: _local(p).shape for name, p in self._sharded().items()}
+        mine = {name: share.shape for name, share in self._moved().items()}
         if {name: part.shape for name, part in vector.parts.items()} != mine:
             raise UserError("the vector is not one of this model's parameters, or shared otherwise")
         return vector.parts
@@ -202,21 +202,16 @@ class ShardedPasses(CompletionPasses):
                     held[list(row.members)] = values
         return self._placed(members, self.group.add(held)[list(members)])
 
-    def _differences(
-        self,
-        evaluate: Callable[[Sequence[int]], Tensor],
-        count: int,
-        directions: Mapping[str, Tensor],
-        **options: Any,
-    ) -> Differences | None:
-        shares = {name: _local(p) for name, p in self._sharded().items()}
+    def _differences(self, *given: Any, **options: Any) -> Differences | None:
         try:
-            return central_differences(
-                evaluate, count, shares, directions, norm=self._length, agree=self.group.agree,
-                **options,
-            )  # fmt: skip
+            return super()._differences(
+                *given, norm=self._length, agree=self.group.agree, **options
+            )
         finally:
             _reshard(self.model)
+
+    def _moved(self) -> dict[str, Tensor]:
+        return {name: _local(parameter) for name, parameter in self._sharded().items()}
 
     def _sharded(self) -> dict[str, nn.Parameter]:
         """The parameters with a share here each."""
@@ -233,7 +228,7 @@ class ShardedPasses(CompletionPasses):
 
         Rows of a turn are of about the same length, since all wait for the longest.
         """
-        rows = sorted(self._rows(members), key=lambda row: -row.num_tokens)
+        rows = sorted(self.rows(members), key=lambda row: -row.num_tokens)
         size, rank = self.group.size, self.group.rank
         turns = range(0, len(rows), size)
         return [(rows[min(i + rank, len(rows) - 1)], i + rank < len(rows)) for i in turns]

@@ -237,3 +237,29 @@ def packed_logprobs(
     chosen = logits.log_softmax(-1).gather(-1, row.targets.to(device)[:, None])[:, 0]
     totals = torch.zeros(len(row.members), dtype=chosen.dtype, device=device)
     return totals.index_add(0, row.owners.to(device), chosen)
+
+
+@torch.no_grad()
+def check_packing(
+    model: PreTrainedModel, row: Packed, member: int, alone: Packed, tolerance: float
+) -> None:
+    """Some architectures ignore a mask or position ids; their packed values are wrong, silently.
+
+    :param member: One of the row, which stands in ``alone`` too, in a row of its own.
+    :param tolerance: How far the two log-probabilities may be apart.
+    :raises UserError: Where they are further apart, or the model takes no such row.
+    """
+    name = type(model).__name__
+    try:
+        packed = float(packed_logprobs(model, row)[row.members.index(member)])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{name} does not take a block mask with position ids "
+            f"({' '.join(str(error).split())[:120]}); pass packed=False"
+        ) from error
+    expected = float(packed_logprobs(model, alone)[0])
+    if not abs(packed - expected) <= tolerance:
+        raise UserError(
+            f"{name} gives log p = {packed:.4f} packed and {expected:.4f} alone: "
+            "it does not honour a block mask; pass packed=False"
+        )

@@ -26,7 +26,14 @@ from passgrad.lm.central import TOLERANCE, Differences, central_differences
 from passgrad.lm.completions import Completions
 from passgrad.lm.directional import forward_mode, plain_attention
 from passgrad.lm.groups import groups_of
-from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, join, pack, packed_logprobs
+from passgrad.lm.logprobs import (
+    DEFAULT_TOKEN_BUDGET,
+    Packed,
+    check_packing,
+    join,
+    pack,
+    packed_logprobs,
+)
 from passgrad.lm.parameters import ParameterLayout, without_wrapper
 
 if TYPE_CHECKING:
@@ -80,7 +87,7 @@ class CompletionPasses:
         self.model = without_wrapper(model.eval())
         self.completions = completions
         self.rewards = _rewards(rewards, completions.shape)
-        self.masses = _masses(masses, completions.shape[0])
+        self.masses = prompt_law(masses, completions.shape[0])
         self.layout = ParameterLayout(self.model, parameters)
         every = [one for one in self.model.parameters() if one.is_floating_point()]
         # What log-probabilities are computed in is the coarsest of them.
@@ -99,7 +106,7 @@ class CompletionPasses:
 
         :param where: (M, n) bool; only these completions are scored, the others are nan.
         """
-        return self._spread(self._scores(self.completions.chosen(where)), where)
+        return self.spread(self._scores(self.completions.chosen(where)), where)
 
     def gradient(self, coefficients: Any) -> Tensor:
         """sum_i c_i grad log pi(y_i | x) for (M, n) coefficients: (d,), in float32 at least.
@@ -124,7 +131,7 @@ class CompletionPasses:
             # of length d builds up.
             leaves[name].register_post_accumulate_grad_hook(partial(_move_gradient, slot))
         with torch.enable_grad():
-            for row in self._rows(weights.nonzero()[:, 0].tolist()):
+            for row in self.rows(weights.nonzero()[:, 0].tolist()):
                 values = packed_logprobs(self.model, row, leaves).double()
                 (weights[list(row.members)].to(values.device) @ values).backward()
         return total
@@ -194,7 +201,7 @@ class CompletionPasses:
                 )
         if slopes is None:
             slopes = self._forward(directions, members)
-        return self._spread(slopes, where)
+        return self.spread(slopes, where)
 
     def _prefers_central(self) -> bool:
         return self._dtype == torch.float32 and self._size > SMALL
@@ -203,7 +210,7 @@ class CompletionPasses:
         self, directions: Mapping[str, Tensor], members: Sequence[int], limit: float
     ) -> Tensor | None:
         number = {member: place for place, member in enumerate(members)}
-        tokens = sum(row.num_tokens for row in self._rows(members))
+        tokens = sum(row.num_tokens for row in self.rows(members))
         size = min(max(int(tokens * _PILOT_SHARE), _PILOT_LEAST), _PILOT_MOST)
         pilot = self.completions.sample(members, size)
 
@@ -232,9 +239,12 @@ class CompletionPasses:
         directions: Mapping[str, Tensor],
         **options: Any,
     ) -> Differences | None:
-        """Central differences of these parameters; several processes agree on the step here."""
-        parameters = self.layout.parameters(self.model)
-        return central_differences(evaluate, count, parameters, directions, **options)
+        """Central differences of what is moved here; several processes agree on the step."""
+        return central_differences(evaluate, count, self._moved(), directions, **options)
+
+    def _moved(self) -> Mapping[str, Tensor]:
+        """The parameters, or the shares of them, that this process moves along a vector."""
+        return self.layout.parameters(self.model)
 
     def _forward(self, directions: Mapping[str, Tensor], members: Sequence[int]) -> Tensor:
         model = self.model
@@ -246,7 +256,7 @@ class CompletionPasses:
         tangents = {name: directions[name].to(p.dtype) for name, p in named.items()}
         result = self._placed([], torch.empty(0))
         with plain_attention(model):
-            for row in self._rows(members):
+            for row in self.rows(members):
                 _, slope = forward_mode(partial(packed_logprobs, model, row), named, tangents)
                 result[list(row.members)] = slope.double().cpu()
         return result
@@ -254,7 +264,7 @@ class CompletionPasses:
     def _scores(self, members: Sequence[int]) -> Tensor:
         """(S,) float64 log-probabilities of these sequences, nan for the others."""
         result = self._placed([], torch.empty(0))
-        for row in self._rows(members):
+        for row in self.rows(members):
             result[list(row.members)] = packed_logprobs(self.model, row).double().cpu()
         return result
 
@@ -263,12 +273,14 @@ class CompletionPasses:
         result[list(members)] = values.double()
         return result
 
-    def _spread(self, values: Tensor, where: Tensor | None) -> Tensor:
+    def spread(self, values: Tensor, where: Tensor | None) -> Tensor:
+        """(S,) values of the sequences as (M, n) of the completions, nan outside of ``where``."""
         spread = self.completions.spread(values)
         # A completion that was not asked for may be equal to one that was.
         return spread if where is None else spread.masked_fill(~torch.as_tensor(where), torch.nan)
 
-    def _rows(self, members: Sequence[int]) -> list[Packed]:
+    def rows(self, members: Sequence[int]) -> list[Packed]:
+        """The packed rows of these sequences."""
         if not self.packed:
             return self.completions.rows(members, packed=False)
         rows = self.completions.rows(members, token_budget=self.token_budget)
@@ -276,32 +288,16 @@ class CompletionPasses:
 
     @torch.no_grad()
     def _check_packing(self) -> None:
-        """Some architectures ignore a mask or position ids; their packed values are wrong,
-        silently.
-        """
-        shared = [row for row in self._rows(self.completions.chosen()) if len(row.members) > 1]
+        shared = [row for row in self.rows(self.completions.chosen()) if len(row.members) > 1]
         if not shared:
             return
-        name = type(self.model).__name__
-        tolerance = 1e-3 if self._dtype.itemsize >= 4 else 5e-2
         # The last member of a row could see most that it must not.
         row = max(shared, key=lambda one: one.num_tokens)
-        member = row.members[-1]
-        try:
-            packed = float(packed_logprobs(self.model, row)[-1])
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"{name} does not take a block mask with position ids "
-                f"({' '.join(str(error).split())[:120]}); pass packed=False"
-            ) from error
-        sequence = self.completions.sequences[member]
-        alone = float(packed_logprobs(self.model, pack([sequence])[0])[0])
+        sequence = self.completions.sequences[row.members[-1]]
         # Rounding adds up over the tokens of a completion.
-        if not abs(packed - alone) <= tolerance * max(1.0, len(sequence.target) ** 0.5):
-            raise UserError(
-                f"{name} gives log p = {packed:.4f} packed and {alone:.4f} alone: "
-                "it does not honour a block mask; pass packed=False"
-            )
+        tolerance = 1e-3 if self._dtype.itemsize >= 4 else 5e-2
+        tolerance *= max(1.0, len(sequence.target) ** 0.5)
+        check_packing(self.model, row, row.members[-1], pack([sequence])[0], tolerance)
 
 
 @torch.no_grad()
@@ -320,10 +316,18 @@ def _rewards(rewards: Any, shape: tuple[int, int]) -> Tensor:
     return made
 
 
-def _masses(masses: Any, num_prompts: int) -> Tensor:
+def prompt_law(masses: Sequence[float] | Tensor | None, num_prompts: int) -> Tensor:
+    """The prompt law D, (N,), float64; uniform without ``masses``.
+
+    :raises UserError: For another number of masses, a negative one, or a sum other than one.
+    """
     if masses is None:
         return torch.full((num_prompts,), 1 / num_prompts, dtype=torch.float64)
     law = torch.as_tensor(masses, dtype=torch.float64)
-    if law.shape != (num_prompts,) or not ((law >= 0).all() and abs(float(law.sum()) - 1) < 1e-8):
+    if (
+        law.shape != (num_prompts,)
+        or not (law >= 0).all()
+        or not torch.isclose(law.sum(), law.new_tensor(1.0))
+    ):
         raise UserError(f"masses must be {num_prompts} non-negative numbers that sum to one")
     return law

@@ -223,7 +223,7 @@ def prompt_backwards(
         if name in names:
             leaves[name] = named[name] = parameter.detach().requires_grad_()
     with torch.enable_grad():
-        for row in passes._rows(weights.any(0).nonzero()[:, 0].tolist()):
+        for row in passes.rows(weights.any(0).nonzero()[:, 0].tolist()):
             values = packed_logprobs(passes.model, row, named).double()
             sums = weights[:, list(row.members)].to(values.device) @ values
             for j in range(len(basis)):

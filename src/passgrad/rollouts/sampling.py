@@ -71,7 +71,7 @@ def sample(
                 f"prompt {prompt.id!r} is empty; "
                 "a language model needs at least one token to start from"
             )
-    ends = _end_tokens(tokenizer, task)
+    ends = end_tokens(tokenizer, task)
     request = Request(
         place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(),
         base_url, str(model),
@@ -79,7 +79,7 @@ def sample(
     progress = progress or Silent()
     progress.stage("drawing completions", len(prompts) * num_samples)
     name, drawn = _draw(engine, request, progress)
-    return _judge(task, tokenizer, request, drawn, name)
+    return judged(task, tokenizer, request, drawn, name)
 
 
 def vllm_problem() -> str | None:
@@ -96,7 +96,8 @@ def vllm_problem() -> str | None:
     return None
 
 
-def _end_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> tuple[int, ...]:
+def end_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> tuple[int, ...]:
+    """The tokens that end a completion of the task. UserError for a stop that is not one token."""
     if task.stop is None:
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -170,10 +171,11 @@ def _by_vllm(request: Request) -> list[list[Completion]]:
         return draw(replace(request, model=str(merged)))
 
 
-def _judge(
+def judged(
     task: Task, tokenizer: PreTrainedTokenizerBase, request: Request,
     drawn: list[list[Completion]], engine: str,
 ) -> Rollouts:  # fmt: skip
+    """The completions of each prompt with their rewards; ``engine`` is where they come from."""
     common = {
         "engine": engine,
         "max_new_tokens": request.max_new_tokens,

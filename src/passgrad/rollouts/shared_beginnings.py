@@ -19,7 +19,7 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.rollouts import Completion, Request, Rollouts, Sampling
 from passgrad.lm.tokens import encode
-from passgrad.rollouts.sampling import _end_tokens, _judge
+from passgrad.rollouts.sampling import end_tokens, judged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,19 +51,18 @@ def sample_laws(
             raise UserError(f"num_samples is {number}; draw at least one completion a prompt")
         if law.top_k:
             raise UserError(f"top_k is {law.top_k}; the engine {NAME!r} draws with top_k = 0")
-    ends = _end_tokens(tokenizer, task)
+    ends = end_tokens(tokenizer, task)
     prompts = tuple(tuple(encode(tokenizer, one.text)) for one in task.prompts)
     generators = [torch.Generator().manual_seed(law.seed) for _, law in laws]
     shared = _shared(prompts)
     context = _read(model, prompts[0][:shared], None) if shared else None
     drawn: list[list[list[Completion]]] = [[] for _ in laws]
     for ids in prompts:
-        start = _read(model, ids[shared:], context)
-        tree = _Tree(model, start, ends)
+        answers = SharedBeginnings(model, ids[shared:], ends, context)
         for mine, (number, law), generator in zip(drawn, laws, generators, strict=True):
-            mine.append(_draw(tree, number, task.max_new_tokens, law, generator))
+            mine.append(answers.draw(number, task.max_new_tokens, law, generator))
     return [
-        _judge(
+        judged(
             task,
             tokenizer,
             Request("", prompts, number, ends, task.max_new_tokens, law),
@@ -88,53 +87,69 @@ def truncated(logits: Tensor, temperature: float, top_p: float) -> Tensor:
     return kept / kept.sum(-1, keepdim=True)
 
 
-class _Tree:
-    """The logits behind each beginning of an answer, computed when they are first needed."""
+class SharedBeginnings:
+    """Answers of a model to one prompt. The logits behind each beginning are computed when they are
+    first needed, and kept.
 
-    def __init__(self, model: PreTrainedModel, start: tuple[Tensor, Any], ends: tuple[int, ...]):
-        self.model, self.ends = model, ends
-        logits, self.cache = start
-        self.logits: dict[tuple[int, ...], Tensor] = {(): logits}
+    :param prompt: Its token ids.
+    :param ends: The tokens that end an answer.
+    :param context: What :func:`_read` gave for the tokens before the prompt.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompt: Sequence[int],
+        ends: Sequence[int],
+        context: tuple[Tensor, Any] | None = None,
+    ) -> None:
+        self.model, self.ends = model, tuple(ends)
+        logits, self._cache = _read(model, prompt, context)
+        self._logits: dict[tuple[int, ...], Tensor] = {(): logits}
+
+    def draw(
+        self, number: int, longest: int, law: Sampling, generator: torch.Generator
+    ) -> list[Completion]:
+        """``number`` independent answers of at most ``longest`` tokens, in the order in which they
+        were drawn, with their log-probabilities under the policy itself.
+        """
+        answers: list[tuple[int, ...]] = [()] * number
+        values = [0.0] * number
+        for length in range(longest):
+            unfinished: dict[tuple[int, ...], list[int]] = {}
+            for i, answer in enumerate(answers):
+                if len(answer) == length and (not answer or answer[-1] not in self.ends):
+                    unfinished.setdefault(answer, []).append(i)
+            if not unfinished:
+                break
+            self._grow(list(unfinished))
+            for beginning, members in unfinished.items():
+                logits = self._logits[beginning]
+                chances = truncated(logits, law.temperature, law.top_p)
+                tokens = torch.multinomial(
+                    chances, len(members), replacement=True, generator=generator
+                )
+                logprobs = logits.double().log_softmax(-1)[tokens].tolist()
+                for i, token, logprob in zip(members, tokens.tolist(), logprobs, strict=True):
+                    answers[i] = (*beginning, token)
+                    values[i] += logprob
+        return [
+            Completion(answer, "stop" if answer[-1] in self.ends else "length", value)
+            for answer, value in zip(answers, values, strict=True)
+        ]
 
     @torch.no_grad()
-    def grow(self, beginnings: Sequence[tuple[int, ...]]) -> None:
+    def _grow(self, beginnings: Sequence[tuple[int, ...]]) -> None:
         """Know these, all of one length."""
-        missing = [one for one in beginnings if one not in self.logits]
-        for place in range(0, len(missing), _BATCH):
-            some = missing[place : place + _BATCH]
+        missing = [beginning for beginning in beginnings if beginning not in self._logits]
+        for first in range(0, len(missing), _BATCH):
+            some = missing[first : first + _BATCH]
             # The cache of the prompt is never written to: each beginning has a copy of its own.
-            cache = copy.deepcopy(self.cache)
+            cache = copy.deepcopy(self._cache)
             cache.batch_repeat_interleave(len(some))
             ids = torch.tensor(some, device=self.model.device)
             rows = self.model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1]
-            self.logits |= dict(zip(some, rows.cpu(), strict=True))
-
-
-def _draw(
-    tree: _Tree, number: int, longest: int, law: Sampling, generator: torch.Generator
-) -> list[Completion]:
-    answers: list[tuple[int, ...]] = [()] * number
-    values = [0.0] * number
-    for length in range(longest):
-        open_: dict[tuple[int, ...], list[int]] = {}
-        for i, answer in enumerate(answers):
-            if len(answer) == length and (not answer or answer[-1] not in tree.ends):
-                open_.setdefault(answer, []).append(i)
-        if not open_:
-            break
-        tree.grow(list(open_))
-        for beginning, members in open_.items():
-            logits = tree.logits[beginning]
-            chances = truncated(logits, law.temperature, law.top_p)
-            tokens = torch.multinomial(chances, len(members), replacement=True, generator=generator)
-            logprobs = logits.double().log_softmax(-1)
-            for i, token in zip(members, tokens.tolist(), strict=True):
-                answers[i] = (*beginning, token)
-                values[i] += float(logprobs[token])
-    return [
-        Completion(answer, "stop" if answer[-1] in tree.ends else "length", value)
-        for answer, value in zip(answers, values, strict=True)
-    ]
+            self._logits |= dict(zip(some, rows.cpu(), strict=True))
 
 
 @torch.no_grad()

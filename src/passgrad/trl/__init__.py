@@ -44,10 +44,9 @@ DeepSpeed and vLLM within the trainer are untested.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from passgrad.errors import UserError
+from passgrad.lazy import lazy_names
 
 _HOMES = {
     "PassKMixin": "trainers",
@@ -89,21 +88,9 @@ if TYPE_CHECKING:
     from passgrad.trl.tasks import end_at_stop, task_dataset, task_reward
     from passgrad.trl.trainers import PassKGRPOTrainer, PassKMixin, PassKRLOOTrainer
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'passgrad.trl' has no attribute {name!r}")
-    try:
-        value = getattr(import_module(f"passgrad.trl.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if error.name in ("trl", "transformers", "accelerate", "datasets"):
-            raise UserError(
-                f"{name} needs {error.name}: install passgrad with the extra [train]"
-            ) from error
-        raise
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    globals(),
+    {name: f"passgrad.trl.{module}" for name, module in _HOMES.items()},
+    extra="train",
+    packages=("trl", "transformers", "accelerate", "datasets"),
+)

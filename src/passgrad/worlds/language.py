@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from passgrad.errors import UserError
 from passgrad.lm.directional import forward_mode, plain_attention
 from passgrad.lm.gram import blockwise_gram
-from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, pack, packed_logprobs
+from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, check_packing, pack, packed_logprobs
 from passgrad.lm.parameters import ParameterLayout
+from passgrad.lm.passes import prompt_law
 from passgrad.lm.tokens import tokenize_prompt
 from passgrad.objectives import Objective
 from passgrad.tasks.base import Prompt, as_prompts
@@ -30,6 +30,9 @@ from passgrad.worlds.base import World
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+_Logprobs = Callable[[dict[str, Tensor] | None], Tensor]
 
 
 class LanguageWorld(World):
@@ -79,7 +82,7 @@ class LanguageWorld(World):
             )
             for x in self.prompts
         ]
-        self.masses = _prompt_law(masses, len(self.prompts))
+        self.masses = prompt_law(masses, len(self.prompts))
         self.layout = ParameterLayout(model)
         self.num_parameters = self.layout.num_parameters
         self.dtype = self.layout.dtype
@@ -105,8 +108,8 @@ class LanguageWorld(World):
         """Log p(x): (N,), float64; finite where p itself would round to zero."""
         named = None if theta is None else self.layout.views(self.parameters(theta))
         result = torch.empty(self.num_prompts, dtype=torch.float64)
-        for row in self.rows:
-            result[list(row.members)] = packed_logprobs(self.model, row, named).double().cpu()
+        for members, logprobs in self._batches():
+            result[members] = logprobs(named).double().cpu()
         return result
 
     def vjp(self, theta: Tensor | Sequence[float] | None, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,12 +133,10 @@ class LanguageWorld(World):
         with plain_attention(self.model):
             for m, direction in enumerate(directions):
                 tangents = self.layout.views(self.parameters(direction))
-                for row in self.rows:
-                    value, slope = forward_mode(
-                        partial(packed_logprobs, self.model, row), named, tangents
-                    )
+                for members, logprobs in self._batches():
+                    value, slope = forward_mode(logprobs, named, tangents)
                     # d p = p d log p; the exponential is taken in float64.
-                    result[m, list(row.members)] = (value.double().exp() * slope.double()).cpu()
+                    result[m, members] = (value.double().exp() * slope.double()).cpu()
         return result
 
     def kernel(self, theta: Tensor | Sequence[float] | None = None) -> Tensor:
@@ -144,6 +145,12 @@ class LanguageWorld(World):
 
         named = self.layout.views(self.parameters(theta))
         return blockwise_gram(success, self.num_prompts, named, memory_gib=self.memory_gib)
+
+    def _batches(self) -> list[tuple[list[int], _Logprobs]]:
+        """Prompts that go through the model together, and log p of these prompts as a function of
+        named parameters, None being the model's own.
+        """
+        return [(list(row.members), partial(packed_logprobs, self.model, row)) for row in self.rows]
 
     def _backward(
         self,
@@ -159,9 +166,8 @@ class LanguageWorld(World):
         )
         slots = [self.layout.views(gradient) for gradient in gradients]
         result = torch.empty(self.num_prompts, dtype=torch.float64)
-        for row in self.rows:
-            members = list(row.members)
-            p = packed_logprobs(self.model, row, leaves).double().exp()
+        for members, logprobs in self._batches():
+            p = logprobs(leaves).double().exp()
             result[members] = p.detach().cpu()
             weights = weigh(result[members], members).to(p.device)
             for k, slot in enumerate(slots):
@@ -174,15 +180,10 @@ class LanguageWorld(World):
                     place += part
         return result, gradients
 
-    @torch.no_grad()
     def _check_packing(self) -> None:
-        """Some architectures ignore a mask or position ids; their packed values are wrong,
-        silently.
-        """
         shared = [row for row in self.rows if len(row.members) > 1]
         if not shared:
             return
-        name, tolerance = type(self.model).__name__, 1e-3 if self.dtype.itemsize >= 4 else 5e-2
         # The last member of the fullest row could see most that it must not; the longest sequence
         # is the one that would meet a sliding window.
         fullest = max(shared, key=lambda row: len(row.members))
@@ -191,32 +192,8 @@ class LanguageWorld(World):
             (fullest, fullest.members[-1]),
             (longest, max(longest.members, key=self._length)),
         }:
-            try:
-                packed = packed_logprobs(self.model, row)[row.members.index(member)]
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise UserError(
-                    f"{name} does not take a block mask with position ids "
-                    f"({' '.join(str(error).split())[:120]}); pass packed=False"
-                ) from error
-            alone = packed_logprobs(self.model, self._alone[member])[0]
-            if not torch.isclose(packed, alone, atol=tolerance, rtol=0):
-                raise UserError(
-                    f"{name} gives log p = {packed:.4f} packed and {alone:.4f} alone: "
-                    "it does not honour a block mask; pass packed=False"
-                )
+            tolerance = 1e-3 if self.dtype.itemsize >= 4 else 5e-2
+            check_packing(self.model, row, member, self._alone[member], tolerance)
 
     def _length(self, member: int) -> int:
         return self._alone[member].num_tokens
-
-
-def _prompt_law(masses: Sequence[float] | Tensor | None, num_prompts: int) -> Tensor:
-    if masses is None:
-        return torch.full((num_prompts,), 1 / num_prompts, dtype=torch.float64)
-    law = torch.as_tensor(masses, dtype=torch.float64)
-    if (
-        law.shape != (num_prompts,)
-        or not (law >= 0).all()
-        or not torch.isclose(law.sum(), law.new_tensor(1.0))
-    ):
-        raise UserError(f"masses must be {num_prompts} non-negative numbers that sum to one")
-    return law

@@ -177,3 +177,14 @@ def run_to_the_end():
     solved = torch.tensor([2000.0, -2000.0], dtype=torch.float64)
     assert torch.equal(direction(TabularSoftmax(1), solved)[1], torch.zeros_like(solved))
     return direction
+
+
+def test_the_history_is_of_plain_numbers():
+    """Tensors of a few numbers, kept for thousands of steps, hold the memory around them."""
+    world, direction = TwoPointBandit(), ConflictFreeDirection(8)
+    ascend(world, (-1.0, 0.5), direction, steps=3)
+    assert len(direction.history) == 3
+    for surgery in direction.history:
+        assert {type(value) for value in vars(surgery).values()} == {float}
+        assert surgery.gram.dtype == surgery.lambdas.dtype == torch.float64
+        assert torch.equal(surgery.gram, surgery.gram.T)

@@ -128,7 +128,7 @@ def shared(group, dtype, **options):
     where = torch.zeros(7, 8, dtype=torch.bool)
     where[1, 3] = where[2] = True
     with ours._sharing():
-        rows = len(ours._rows(completions.chosen()))
+        rows = len(ours.rows(completions.chosen()))
     c = random(7, 8)
     one = torch.zeros(7, 8, dtype=torch.float64)
     one[4, 5] = 1.0
@@ -138,7 +138,7 @@ def shared(group, dtype, **options):
     v = expected / expected.norm()
     found = {
         "rows": rows,
-        "all": len(alone._rows(completions.chosen())),
+        "all": len(alone.rows(completions.chosen())),
         "reduced": count[0],
         "logprobs": torch.equal(ours.logprobs(), alone.logprobs()),
         "some": torch.equal(ours.logprobs(where).nan_to_num(), alone.logprobs(where).nan_to_num()),
@@ -186,7 +186,7 @@ def whole(group):
     model = tiny("float64")
     single = DistributedPasses(model, completions, rewards, group=group, token_budget=4096)
     with single._sharing():
-        found["rows of one"] = len(single._rows(completions.chosen()))
+        found["rows of one"] = len(single.rows(completions.chosen()))
     found["gradient of one"] = float(single.gradient(random(7, 8)).norm())
 
     ours = DistributedPasses(model, completions, rewards, group=group, token_budget=64)

@@ -103,7 +103,7 @@ def test_directional_derivatives(case, method, share):
 
 def test_prompts_share_rows_through_the_wrapper(case, plain_logprob):
     wrapped, passes, _ = case
-    [joined] = passes._rows(passes.completions.chosen())
+    [joined] = passes.rows(passes.completions.chosen())
     assert len(joined.segments) > 1
     expected = [
         [plain_logprob(wrapped, x, y) for y in some] for x, some in zip(PROMPTS, DRAWN, strict=True)

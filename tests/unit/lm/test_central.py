@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from passgrad.errors import UserError
-from passgrad.lm.central import START, TOLERANCE, Displacement, _search, central_differences
+from passgrad.lm.central import START, TOLERANCE, Displacement, central_differences, search
 
 
 class Landscape:
@@ -105,11 +105,11 @@ def test_where_no_two_steps_agree_it_says_so():
     ],
 )
 def test_the_search_goes_on_while_it_helps(gaps, expected):
-    assert _search(gaps.__getitem__, TOLERANCE) == expected
+    assert search(gaps.__getitem__, TOLERANCE) == expected
 
 
 def test_the_search_ends():
-    best, _ = _search(lambda i: 0.5 * 0.9**i, TOLERANCE)
+    best, _ = search(lambda i: 0.5 * 0.9**i, TOLERANCE)
     assert 0 < best < 20
 
 

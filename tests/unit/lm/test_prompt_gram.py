@@ -44,7 +44,7 @@ def largest(passes):
 
 def test_every_size_of_block_gives_the_products_of_the_gradients(case):
     passes, gradients = case
-    assert len(passes._rows(passes.completions.chosen())) > len(PROMPTS)
+    assert len(passes.rows(passes.completions.chosen())) > len(PROMPTS)
     coefficients = random(2, 3, 4)
     numbers = []
     for size in (3 * largest(passes), 12 * largest(passes), 10**9):

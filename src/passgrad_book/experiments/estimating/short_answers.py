@@ -1,16 +1,14 @@
-"""Many completions of a few tokens from a language model, drawn token by token with nothing
-computed twice: the law of the next token is the same for all completions that begin alike.
-"""
+"""Replicated samples of completions of a few tokens from a language world."""
 
 from __future__ import annotations
-
-import copy
 
 import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
+from passgrad.lm.rollouts import Sampling
+from passgrad.rollouts.shared_beginnings import SharedBeginnings
 from passgrad.worlds.language import LanguageWorld
 
 
@@ -37,10 +35,11 @@ def sample_language_world(
         if count < 1:
             raise UserError(f"{name} must be at least 1, got {count}")
     generator = torch.Generator().manual_seed(seed)
-    drawn = [
-        _draw(world, x, replications * num_samples, max_new_tokens, generator)
-        for x in range(world.num_prompts)
-    ]
+    drawn = []
+    for prompt in world.tokenized:
+        beginnings = SharedBeginnings(world.model, prompt.prefix, prompt.target[-1:])
+        answers = beginnings.draw(replications * num_samples, max_new_tokens, Sampling(), generator)
+        drawn.append([answer.token_ids for answer in answers])
     result = []
     for turn in range(replications):
         part = slice(turn * num_samples, (turn + 1) * num_samples)
@@ -54,34 +53,3 @@ def sample_language_world(
         ]
         result.append((completions, torch.tensor(right, dtype=torch.float64)))
     return result
-
-
-@torch.no_grad()
-def _draw(
-    world: LanguageWorld, x: int, count: int, longest: int, generator: torch.Generator
-) -> list[tuple[int, ...]]:
-    """Completions of one prompt, independent, in the order in which they were drawn."""
-    model, one = world.model, world.tokenized[x]
-    stop = one.target[-1]
-    device = model.device
-    start = model(input_ids=torch.tensor([one.prefix], device=device), use_cache=True)
-    answers: list[tuple[int, ...]] = [()] * count
-    laws: dict[tuple[int, ...], Tensor] = {(): start.logits[0, -1]}
-    for length in range(longest):
-        by_beginning: dict[tuple[int, ...], list[int]] = {}
-        for i, answer in enumerate(answers):
-            if len(answer) == length and (not answer or answer[-1] != stop):
-                by_beginning.setdefault(answer, []).append(i)
-        if length and by_beginning:
-            # The cache of the prompt is never written to: each token has a copy of its own.
-            cache = copy.deepcopy(start.past_key_values)
-            cache.batch_repeat_interleave(len(by_beginning))
-            ids = torch.tensor(list(by_beginning), device=device)
-            rows = model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1]
-            laws = dict(zip(by_beginning, rows, strict=True))
-        for beginning, members in by_beginning.items():
-            law = laws[beginning].double().softmax(-1).cpu()
-            tokens = torch.multinomial(law, len(members), replacement=True, generator=generator)
-            for i, token in zip(members, tokens.tolist(), strict=True):
-                answers[i] = (*beginning, token)
-    return answers

@@ -87,9 +87,9 @@ def conflict_along(
         observe=measure,
         progress=progress,
     )
-    made = {"orders": pd.DataFrame(orders), "path": pd.DataFrame(path)}
-    _without_vanished(made["orders"], made["path"]["norm_at_1"].to_numpy(), len(ks))
-    return made
+    tables = {"orders": pd.DataFrame(orders), "path": pd.DataFrame(path)}
+    _without_vanished(tables["orders"], tables["path"]["norm_at_1"].to_numpy(), len(ks))
+    return tables
 
 
 def phases(steps: Sequence[int], cosines: Sequence[float]) -> dict[str, float]:
@@ -124,7 +124,7 @@ def phases(steps: Sequence[int], cosines: Sequence[float]) -> dict[str, float]:
 def _point(world: World, theta: Tensor, curve: Conflict) -> dict[str, float]:
     """The row of ``"path"`` but for its step."""
     members = _members(world.groups)
-    laws = torch.stack([world.masses * one / (world.masses @ one) for one in members.values()])
+    laws = torch.stack([world.masses * mine / (world.masses @ mine) for mine in members.values()])
     row = {
         "pass_at_1": float(world.masses @ curve.success),
         "threshold": curve.threshold,
@@ -135,9 +135,9 @@ def _point(world: World, theta: Tensor, curve: Conflict) -> dict[str, float]:
         row[f"agreement_{name}"] = float(law @ curve.agreement)
     gradients = dict(zip(members, world.vjp(theta, laws)[1], strict=True))
     names = list(members)
-    for place, one in enumerate(names):
-        for other in names[place:]:
-            row[f"kernel_{one}_{other}"] = inner_product(gradients[one], gradients[other])
+    for first, group in enumerate(names):
+        for other in names[first:]:
+            row[f"kernel_{group}_{other}"] = inner_product(gradients[group], gradients[other])
     return row
 
 
@@ -147,12 +147,12 @@ def _order_rows(curve: Conflict) -> list[dict[str, float]]:
     rows = []
     for weights, row in zip(curve.weights, curve.to_frame().to_dict("records"), strict=True):
         total = row.pop("mean_weight")
-        made = {str(name): float(value) for name, value in row.items()}
-        for name, one in members.items():
-            mass = curve.masses * one * weights
-            made[f"weight_{name}"] = float(mass.sum()) / total if total else math.nan
-            made[f"part_{name}"] = float(mass @ curve.agreement)
-        rows.append(made)
+        numbers = {str(name): float(value) for name, value in row.items()}
+        for name, is_member in members.items():
+            mass = curve.masses * is_member * weights
+            numbers[f"weight_{name}"] = float(mass.sum()) / total if total else math.nan
+            numbers[f"part_{name}"] = float(mass @ curve.agreement)
+        rows.append(numbers)
     return rows
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.directional import forward_mode, padding_counts, plain_attention
+from passgrad.lm.directional import padding_counts
 from passgrad.tasks.base import Prompt
 from passgrad.worlds.base import GradientProducts, inner_product
 from passgrad.worlds.language import LanguageWorld
@@ -73,21 +73,6 @@ class FixedLengthWorld(LanguageWorld):
         targets = self._targets.to(logits.device)[..., None]
         return logits.log_softmax(-1).gather(-1, targets)[..., 0].sum(dim=1)
 
-    @torch.no_grad()
-    def log_success(self, theta: Tensor | Sequence[float] | None = None) -> Tensor:
-        named = None if theta is None else self.layout.views(self.parameters(theta))
-        return self.logprobs(named).double().cpu()
-
-    def jvp(self, theta: Tensor | Sequence[float] | None, directions: Tensor) -> Tensor:
-        named = self.layout.views(self.parameters(theta))
-        result = torch.empty(len(directions), self.num_prompts, dtype=torch.float64)
-        with plain_attention(self.model):
-            for m, direction in enumerate(directions):
-                tangents = self.layout.views(self.parameters(direction))
-                value, slope = forward_mode(self.logprobs, named, tangents)
-                result[m] = (value.double().exp() * slope.double()).cpu()
-        return result
-
     def gradient_products(
         self, theta: Tensor | Sequence[float] | None, reference: Tensor, weights: Tensor
     ) -> GradientProducts:
@@ -100,19 +85,5 @@ class FixedLengthWorld(LanguageWorld):
             math.sqrt(inner_product(gradient, gradient)),
         )
 
-    def _backward(
-        self,
-        theta: Tensor | Sequence[float] | None,
-        weigh: Callable[[Tensor, list[int]], Tensor],
-        num_rows: int,
-    ) -> tuple[Tensor, Tensor]:
-        theta = self.parameters(theta)
-        leaves = self.layout.leaves(theta)
-        p = self.logprobs(leaves).double().exp()
-        success = p.detach().cpu()
-        weights = weigh(success, list(range(self.num_prompts))).to(p.device)
-        rows = [
-            torch.autograd.grad(row @ p, list(leaves.values()), retain_graph=k < num_rows - 1)
-            for k, row in enumerate(weights)
-        ]
-        return success, torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
+    def _batches(self) -> list[tuple[list[int], Callable[[dict[str, Tensor] | None], Tensor]]]:
+        return [(list(range(self.num_prompts)), self.logprobs)]
