@@ -97,15 +97,14 @@ def test_no_gradient_is_longer_than_the_centred_bound(bounded_policy, case):
             assert float(gradient.norm()) <= bound * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("k", [1, 2, 10, 100])
-def test_the_centred_bound_on_the_gradient_is_attained(make_angle_policy, k):
+def test_the_centred_bound_on_the_gradient_is_attained(make_angle_policy, case):
     policy = make_angle_policy(0, num_prompts=1)
-    policy.theta = math.asin(math.sqrt(1 / (2 * k))) * policy.contexts[0]  # where p = 1 / (2 k)
-    norm = float(policy.gradient(lambda p: policy.masses @ (1 - (1 - p) ** k)).norm())
-    bound = gradient_bound(k, score_bound=policy.score_bound, centred=True)
-    assert norm == pytest.approx(bound, rel=1e-9)
-    assert norm < k * math.sqrt(policy.score_bound)
-    weight = PassAtK(k).weight(policy.success())
-    assert norm == pytest.approx(
-        float(weight * 2 * (policy.success() * (1 - policy.success())).sqrt())
-    )
+    for k in (1, 2, 10, 100):
+        policy.theta = math.asin(math.sqrt(1 / (2 * k))) * policy.contexts[0]  # p = 1 / (2 k)
+        p, gradient = policy.objective_gradient(None, PassAtK(k))
+        bound = gradient_bound(k, score_bound=policy.score_bound, centred=True)
+        with case(k=k):
+            assert float(gradient.norm()) == pytest.approx(bound, rel=1e-9)
+            assert bound < k * math.sqrt(policy.score_bound)
+            slope = 2 * (p * (1 - p)).sqrt()
+            assert bound == pytest.approx(float(k * (1 - p) ** (k - 1) * slope))

@@ -67,15 +67,16 @@ def test_no_step_of_its_length_gains_more(entries, seed):
     assert (others @ goal <= step @ goal + 1e-7).all()
 
 
-@pytest.mark.parametrize("metric", [Euclidean(), FisherMetric(0.3)])
-def test_it_is_the_projection_in_the_metric(policy, metric):
-    direction = ConflictFreeDirection(12, aggregator="constrained", metric=metric)
-    step = direction(policy, policy.theta)[1]
-    one, other = (policy.objective_gradient(policy.theta, PassAtK(k))[1] for k in (1, 12))
-    gram = direction.history[0].gram
-    expected = gram[1, 1] - min(0.0, float(gram[0, 1])) ** 2 / gram[0, 0]
-    torch.testing.assert_close(other @ step, expected, atol=1e-12, rtol=1e-8)
-    assert one @ step >= -1e-12
+def test_it_is_the_projection_in_the_metric(policy, case):
+    for metric in [Euclidean(), FisherMetric(0.3)]:
+        with case(metric=metric):
+            direction = ConflictFreeDirection(12, aggregator="constrained", metric=metric)
+            step = direction(policy, policy.theta)[1]
+            one, other = (policy.objective_gradient(policy.theta, PassAtK(k))[1] for k in (1, 12))
+            gram = direction.history[0].gram
+            expected = gram[1, 1] - min(0.0, float(gram[0, 1])) ** 2 / gram[0, 0]
+            torch.testing.assert_close(other @ step, expected, atol=1e-12, rtol=1e-8)
+            assert one @ step >= -1e-12
 
 
 def test_pass_at_1_stands_still_to_second_order_while_pass_at_k_rises():

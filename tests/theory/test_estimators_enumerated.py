@@ -158,54 +158,52 @@ def test_bernoulli_score_for_many_n_k_and_p(name, n, share, p):
     assert formula == pytest.approx(spread, rel=1e-9, abs=1e-13 * scale)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
+def test_reference_values_of_the_bias(case):
+    for name, expected in [
         ("plug-in", {(4, 2): 0.75, (5, 3): 0.78, (6, 3): 0.82, (6, 4): 0.88}),
         ("plug-in-loo", {(4, 2): 1.00, (5, 3): 1.22, (6, 3): 1.18, (6, 4): 1.52}),
         ("plug-in-centred", {(4, 2): 0.97, (5, 3): 1.06, (6, 3): 1.06, (6, 4): 1.23}),
         ("tang-centred", {(2, 2): 0.94, (3, 3): 1.25, (4, 4): 1.41}),
-    ],
-)
-def test_reference_values_of_the_bias(name, expected):
-    for (n, k), factor in expected.items():
-        assert float(get_estimator(name).bias_factor(0.468, n, k)) == pytest.approx(
-            factor, abs=0.006
-        )
+    ]:
+        with case(estimator=name):
+            for (n, k), factor in expected.items():
+                assert float(get_estimator(name).bias_factor(0.468, n, k)) == pytest.approx(
+                    factor, abs=0.006
+                )
 
 
-@pytest.mark.parametrize(
-    ("p", "quiet", "noisy"),
-    [
+def test_reference_values_of_the_relative_deviation(case):
+    for p, quiet, noisy in [
         (0.02, (1.75, 1.64, 1.66, 1.65), None),
         (0.1, (0.81, 0.52, 0.56, 0.52), (1.88, 1.05, 1.07, 1.03)),
         (0.3, (0.97, 0.41, 0.20, 0.33), (2.91, 0.79, 0.76, 0.72)),
         (0.6, (6.8, 1.6, 0.73, 1.1), None),
         (0.9, (830, 59, 3.2, 6.7), (2899, 194, 10.7, 7.6)),
-    ],
-)
-def test_reference_values_of_the_relative_deviation(p, quiet, noisy):
-    names = ("pkpo", "pkpo-loo", "pkpo-loo1", "centred-l2o")
-    for noise, expected in ((0.0, quiet), (1.0, noisy)):
-        for name, value in zip(names, expected or (), strict=False):
-            got = get_estimator(name).relative_deviation(
-                p, 16, 4, mean_square=(1 - p) ** 2, noise_right=noise, noise_wrong=noise
-            )
-            assert float(got) == pytest.approx(value, rel=0.03)
+    ]:
+        with case(p=p):
+            names = ("pkpo", "pkpo-loo", "pkpo-loo1", "centred-l2o")
+            for noise, expected in ((0.0, quiet), (1.0, noisy)):
+                for name, value in zip(names, expected or (), strict=False):
+                    got = get_estimator(name).relative_deviation(
+                        p, 16, 4, mean_square=(1 - p) ** 2, noise_right=noise, noise_wrong=noise
+                    )
+                    assert float(got) == pytest.approx(value, rel=0.03)
 
 
-@pytest.mark.parametrize(
-    ("p", "limit", "at"),
-    [(0.02, 3.517, {16: 1.589, 64: 2.825}), (0.3, 0.803, {16: 0.656}), (0.9, 0.100, {16: 0.018})],
-)
-def test_passk_training_tends_to_the_arcsine(p, limit, at):
-    one = PassKTraining(epsilon=0)
-    for n, value in at.items():
-        assert float(one.effective_weight(p, n, 4)) == pytest.approx(value, abs=6e-4)
-    arcsine = float(ArcsinSqrt(4).weight(torch.tensor(p, dtype=torch.float64)))
-    assert arcsine == pytest.approx(limit, abs=6e-4)
-    gaps = [abs(float(one.effective_weight(p, n, 4)) - limit) for n in (64, 1024, 16384)]
-    assert gaps == sorted(gaps, reverse=True)
+def test_passk_training_tends_to_the_arcsine(case):
+    for p, limit, at in [
+        (0.02, 3.517, {16: 1.589, 64: 2.825}),
+        (0.3, 0.803, {16: 0.656}),
+        (0.9, 0.100, {16: 0.018}),
+    ]:
+        with case(p=p):
+            one = PassKTraining(epsilon=0)
+            for n, value in at.items():
+                assert float(one.effective_weight(p, n, 4)) == pytest.approx(value, abs=6e-4)
+            arcsine = float(ArcsinSqrt(4).weight(torch.tensor(p, dtype=torch.float64)))
+            assert arcsine == pytest.approx(limit, abs=6e-4)
+            gaps = [abs(float(one.effective_weight(p, n, 4)) - limit) for n in (64, 1024, 16384)]
+            assert gaps == sorted(gaps, reverse=True)
 
 
 def test_grpo_tends_to_the_arcsine_and_is_passk_training_at_k_1():

@@ -41,20 +41,21 @@ def test_with_coefficients_that_are_not_negative_it_is_a_step_up_a_mixture(polic
             torch.testing.assert_close(combined.theta, plain.theta)
 
 
-@pytest.mark.parametrize("k", [2, 3])
-def test_mixed_advantages_have_the_combination_as_their_mean(policy, k):
+def test_mixed_advantages_have_the_combination_as_their_mean(policy, case):
     """All groups of n answers of a prompt, with their probabilities: nothing is sampled."""
-    n, lambdas = 3, torch.tensor([0.4, 1.3], dtype=torch.float64)
-    pi, scores = policy.probabilities(policy.theta), policy.scores()
-    total = torch.zeros(policy.num_parameters, dtype=torch.float64)
-    for x, mass in enumerate(policy.masses):
-        for answers in itertools.product(range(3), repeat=n):
-            group = list(answers)
-            rewards = (torch.tensor([group]) == policy.correct[x]).double()
-            mixed = lambdas @ advantages(rewards, k=[1, k])[:, 0]
-            total += mass * pi[x, group].prod() * (mixed @ scores[x, group])
-    rows = [policy.objective_gradient(policy.theta, PassAtK(order))[1] for order in (1, k)]
-    torch.testing.assert_close(total, lambdas @ torch.stack(rows), atol=1e-10, rtol=1e-8)
+    for k in [2, 3]:
+        with case(k=k):
+            n, lambdas = 3, torch.tensor([0.4, 1.3], dtype=torch.float64)
+            pi, scores = policy.probabilities(policy.theta), policy.scores()
+            total = torch.zeros(policy.num_parameters, dtype=torch.float64)
+            for x, mass in enumerate(policy.masses):
+                for answers in itertools.product(range(3), repeat=n):
+                    group = list(answers)
+                    rewards = (torch.tensor([group]) == policy.correct[x]).double()
+                    mixed = lambdas @ advantages(rewards, k=[1, k])[:, 0]
+                    total += mass * pi[x, group].prod() * (mixed @ scores[x, group])
+            rows = [policy.objective_gradient(policy.theta, PassAtK(order))[1] for order in (1, k)]
+            torch.testing.assert_close(total, lambdas @ torch.stack(rows), atol=1e-10, rtol=1e-8)
 
 
 @settings(deadline=None)  # the machine may be busy

@@ -13,15 +13,17 @@ from passgrad.stats import plug_in_pass_at_k
 pytestmark = pytest.mark.statement("prop-pass-at-k-plug-in")
 
 
-@pytest.mark.parametrize("n", [3, 4, 5])
-def test_it_is_the_mean_over_all_resamples(n):
-    for c, k in itertools.product(range(n + 1), range(1, n + 1)):
-        rewards = [1] * c + [0] * (n - c)
-        resamples = list(itertools.product(rewards, repeat=n))
-        best = [max(resample[:k]) for resample in resamples]  # best of k drawn with replacement
-        estimate = pass_at_k(n, [sum(resample) for resample in resamples], k)
-        assert np.mean(best) == pytest.approx(plug_in_pass_at_k(n, c, k), abs=1e-14)
-        assert np.mean(estimate) == pytest.approx(plug_in_pass_at_k(n, c, k), abs=1e-14)
+def test_it_is_the_mean_over_all_resamples(case):
+    for n in [3, 4, 5]:
+        with case(n=n):
+            for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+                rewards = [1] * c + [0] * (n - c)
+                resamples = list(itertools.product(rewards, repeat=n))
+                # the best of k drawn with replacement
+                best = [max(resample[:k]) for resample in resamples]
+                estimate = pass_at_k(n, [sum(resample) for resample in resamples], k)
+                assert np.mean(best) == pytest.approx(plug_in_pass_at_k(n, c, k), abs=1e-14)
+                assert np.mean(estimate) == pytest.approx(plug_in_pass_at_k(n, c, k), abs=1e-14)
 
 
 def test_it_is_biased_down_and_by_at_most_the_bound(case):
@@ -36,10 +38,11 @@ def test_at_k_1_there_is_no_bias():
     assert plug_in_pass_at_k(9, np.arange(10), 1) == pytest.approx(np.arange(10) / 9)
 
 
-@pytest.mark.parametrize(("n", "k"), [(5, 2), (16, 7), (16, 16)])
-def test_count_by_count_it_is_below_the_unbiased_estimate(n, k):
-    counts = np.arange(1, n // 2 + 1)  # beyond, both round to 1
-    assert (plug_in_pass_at_k(n, counts, k) < pass_at_k(n, counts, k)).all()
+def test_count_by_count_it_is_below_the_unbiased_estimate(case):
+    for n, k in [(5, 2), (16, 7), (16, 16)]:
+        with case(n=n, k=k):
+            counts = np.arange(1, n // 2 + 1)  # beyond, both round to 1
+            assert (plug_in_pass_at_k(n, counts, k) < pass_at_k(n, counts, k)).all()
 
 
 def test_the_numbers_of_the_book():

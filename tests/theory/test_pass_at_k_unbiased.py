@@ -24,15 +24,16 @@ def test_its_mean_over_all_outcomes_is_pass_at_k(case):
                 assert mean == pytest.approx(float(1 - (1 - p) ** k), abs=1e-14)
 
 
-@pytest.mark.parametrize("n", [2, 5, 8])
-def test_the_formula_is_exact_in_fractions(n):
-    for k, p in itertools.product(range(1, n + 1), RATES):
-        mean = sum(
-            math.comb(n, c) * p**c * (1 - p) ** (n - c)
-            * (1 - Fraction(math.comb(n - c, k), math.comb(n, k)))
-            for c in range(n + 1)
-        )  # fmt: skip
-        assert mean == 1 - (1 - p) ** k
+def test_the_formula_is_exact_in_fractions(case):
+    for n in [2, 5, 8]:
+        with case(n=n):
+            for k, p in itertools.product(range(1, n + 1), RATES):
+                mean = sum(
+                    math.comb(n, c) * p**c * (1 - p) ** (n - c)
+                    * (1 - Fraction(math.comb(n - c, k), math.comb(n, k)))
+                    for c in range(n + 1)
+                )  # fmt: skip
+                assert mean == 1 - (1 - p) ** k
 
 
 def solve(n, k):
@@ -47,14 +48,16 @@ def solve(n, k):
     return values, abs(law[-1] @ values - target[-1])
 
 
-@pytest.mark.parametrize("n", [2, 4, 5])
-def test_no_other_function_of_the_count_has_this_mean(n):
-    for k in range(1, n + 1):
-        values, error = solve(n, k)
-        assert values == pytest.approx(pass_at_k(n, np.arange(n + 1), k), abs=1e-10)
-        assert error < 1e-10
+def test_no_other_function_of_the_count_has_this_mean(case):
+    for n in [2, 4, 5]:
+        with case(n=n):
+            for k in range(1, n + 1):
+                values, error = solve(n, k)
+                assert values == pytest.approx(pass_at_k(n, np.arange(n + 1), k), abs=1e-10)
+                assert error < 1e-10
 
 
-@pytest.mark.parametrize(("n", "k"), [(1, 2), (2, 3), (4, 5), (4, 9)])
-def test_beyond_n_no_function_of_the_count_has_this_mean(n, k):
-    assert solve(n, k)[1] > 1e-6
+def test_beyond_n_no_function_of_the_count_has_this_mean(case):
+    for n, k in [(1, 2), (2, 3), (4, 5), (4, 9)]:
+        with case(n=n, k=k):
+            assert solve(n, k)[1] > 1e-6

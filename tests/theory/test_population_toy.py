@@ -9,27 +9,47 @@ from passgrad.ascent.ascent import ascend
 from passgrad.interference import conflict
 from passgrad.objectives import PassAtK
 from passgrad.worlds.bandit import GaussianBandit
+from passgrad_book.experiments.checks import population
 
 pytestmark = pytest.mark.statement("prop-conflict-identity")
 
-CASES = [
-    # theta, hard fraction, cosine, J_1 before, J_1 after, J_5 before, J_5 after
-    ((-2.0, -2.0), 0.4, -0.110, 0.5324, 0.5063, 0.7586, 0.9697),
-    ((-2.0, -2.0), 0.3, +0.238, 0.5873, 0.5223, None, None),
-    ((-2.0, 0.0), 0.4, -0.845, 0.5762, 0.5063, 0.7879, 0.9697),
-    ((-2.0, 0.0), 0.3, -0.941, 0.6523, 0.5223, None, None),
-]
+EXPECTED = {
+    0.4: {
+        "pass_at_1_before": 0.5324,
+        "pass_at_1_after": 0.5063,
+        "pass_at_5_before": 0.7586,
+        "pass_at_5_after": 0.9697,
+        "pass_at_1_before_flat": 0.5762,
+        "pass_at_1_after_flat": 0.5063,
+        "pass_at_5_before_flat": 0.7879,
+        "pass_at_5_after_flat": 0.9697,
+    },
+    0.3: {
+        "pass_at_1_before": 0.5873,
+        "pass_at_1_after": 0.5223,
+        "pass_at_1_before_flat": 0.6523,
+        "pass_at_1_after_flat": 0.5223,
+    },
+}
+COSINES = {
+    # (slope, hard fraction): cosine; the bias is -2
+    (-2.0, 0.4): -0.110,
+    (-2.0, 0.3): +0.238,
+    (0.0, 0.4): -0.845,
+    (0.0, 0.3): -0.941,
+}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"theta={case[0]}, hard={case[1]}")
 def test_reference_values(case):
-    theta, hard_fraction, cosine, *ends = case
-    world = GaussianBandit(separation=0.2, hard_fraction=hard_fraction)
-    assert round(float(conflict(world, theta, [5]).cosine[0]), 3) == cosine
-    trace = ascend(world, theta, PassAtK(5), step_size=1.0, steps=2000)
-    values = [trace.pass_at_k(k)[t] for k in (1, 5) for t in (0, -1)]
-    for value, expected in zip(values, ends, strict=True):
-        assert expected is None or round(float(value), 4) == expected
+    for hard_fraction, expected in EXPECTED.items():
+        found = population.ascent(hard_fraction)
+        for name, value in expected.items():
+            with case(hard_fraction=hard_fraction, quantity=name):
+                assert round(found[name], 4) == value
+    for (slope, hard_fraction), value in COSINES.items():
+        world = GaussianBandit(separation=0.2, hard_fraction=hard_fraction)
+        with case(slope=slope, hard_fraction=hard_fraction):
+            assert round(float(conflict(world, (-2.0, slope), [5]).cosine[0]), 3) == value
 
 
 def test_pass_at_1_rises_before_it_falls_where_the_gradients_agree_at_first():

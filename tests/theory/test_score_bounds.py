@@ -30,13 +30,14 @@ def thetas(count, size=4.0):
     return size * torch.randn(count, 2, dtype=torch.float64, generator=generator)
 
 
-@pytest.mark.parametrize("theta", thetas(6), ids=lambda t: f"{t[0]:.1f},{t[1]:.1f}")
-def test_both_moments_are_p_times_1_minus_p_times_the_squared_feature(theta):
-    world = GaussianBandit(num_nodes=9)
-    p = world.success(theta)
-    expected = p * (1 - p) * world.features.square().sum(dim=1)
-    for moment in score_moments(world, theta):
-        torch.testing.assert_close(moment, expected, atol=1e-14, rtol=1e-9)
+def test_both_moments_are_p_times_1_minus_p_times_the_squared_feature(case):
+    for theta in thetas(6):
+        with case(theta=theta):
+            world = GaussianBandit(num_nodes=9)
+            p = world.success(theta)
+            expected = p * (1 - p) * world.features.square().sum(dim=1)
+            for moment in score_moments(world, theta):
+                torch.testing.assert_close(moment, expected, atol=1e-14, rtol=1e-9)
 
 
 def test_the_two_point_bandit_satisfies_it():
@@ -50,15 +51,16 @@ def test_the_two_point_bandit_satisfies_it():
         torch.testing.assert_close(moment, torch.full_like(moment, bound))
 
 
-@pytest.mark.parametrize("cut", [1.0, 2.0, 4.0])
-def test_truncated_features_satisfy_it(cut):
-    s = GaussianBandit().features[:, 1]
-    s = s[s.abs() <= cut]
-    world = Bandit(s, s > 0, torch.full_like(s, 1 / len(s)))
-    bound = (1 + cut**2) / 4
-    for theta in [[0.0, 0.0], *thetas(2).tolist()]:
-        for moment in score_moments(world, theta):
-            assert (moment <= bound * (1 + 1e-12)).all()
+def test_truncated_features_satisfy_it(case):
+    for cut in [1.0, 2.0, 4.0]:
+        with case(cut=cut):
+            s = GaussianBandit().features[:, 1]
+            s = s[s.abs() <= cut]
+            world = Bandit(s, s > 0, torch.full_like(s, 1 / len(s)))
+            bound = (1 + cut**2) / 4
+            for theta in [[0.0, 0.0], *thetas(2).tolist()]:
+                for moment in score_moments(world, theta):
+                    assert (moment <= bound * (1 + 1e-12)).all()
 
 
 def test_gaussian_features_do_not():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from passgrad.interference import conflict
+from passgrad.objectives import PassAtK
 from passgrad.worlds.bandit import TwoPointBandit
 
 pytestmark = pytest.mark.statement("prop-spread-threshold")
@@ -48,20 +49,21 @@ def test_both_outcomes_occur_and_the_paper_s_point_has_its_threshold():
     assert k == pytest.approx(1.236, abs=1e-3)
 
 
-@pytest.mark.parametrize("k", [2, 7])
-def test_several_prompts_of_each_kind(k):
+def test_several_prompts_of_each_kind(case):
     """Sums of signs that differ within a kind: only their totals count."""
-    generator = torch.Generator().manual_seed(k)
-    outcomes = set()
-    for _ in range(200):
-        p_hard, p_easy = sorted(torch.rand(2, generator=generator).double().tolist())
-        a = torch.randn(6, generator=generator).double()
-        mass = torch.full((6,), 1 / 6).double()
-        easy, hard = float((mass * a)[:3].sum()), float((mass * a)[3:].sum())
-        if easy + hard <= 0:
-            continue
-        p = torch.tensor([p_easy] * 3 + [p_hard] * 3).double()
-        inner = float((mass * k * (1 - p) ** (k - 1) * a).sum())
-        outcomes.add(inner < 0)
-        assert holds(easy, hard, p_easy, p_hard, k) == (inner < 0)
-    assert outcomes == {True, False}
+    for k in [2, 7]:
+        with case(k=k):
+            generator = torch.Generator().manual_seed(k)
+            outcomes = set()
+            for _ in range(200):
+                p_hard, p_easy = sorted(torch.rand(2, generator=generator).double().tolist())
+                a = torch.randn(6, generator=generator).double()
+                mass = torch.full((6,), 1 / 6).double()
+                easy, hard = float((mass * a)[:3].sum()), float((mass * a)[3:].sum())
+                if easy + hard <= 0:
+                    continue
+                p = torch.tensor([p_easy] * 3 + [p_hard] * 3).double()
+                inner = float((mass * PassAtK(k).weight(p) * a).sum())
+                outcomes.add(inner < 0)
+                assert holds(easy, hard, p_easy, p_hard, k) == (inner < 0)
+            assert outcomes == {True, False}

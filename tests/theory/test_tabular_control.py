@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from passgrad.interference import conflict
 from passgrad.worlds.bandit import TwoPointBandit
 from passgrad.worlds.tabular import TabularSoftmax
-from passgrad_book.experiments.checks import controls
+from passgrad_book.experiments.checks import controls, identities
 
 pytestmark = pytest.mark.statement("prop-tabular")
 
@@ -54,3 +54,13 @@ def test_sharing_parameters_is_what_makes_the_difference():
 
 def test_it_does_not_at_random_parameters():
     assert controls.tabular()["smallest"] >= 0
+
+
+def test_its_gradients_are_those_of_autograd():
+    world = TabularSoftmax(4, 3, correct=[0, 2, 1, 0], masses=[0.1, 0.2, 0.3, 0.4])
+    theta = torch.linspace(-1, 2, 12, dtype=torch.float64).sin()
+
+    def rates(theta):
+        return theta.view(4, 3).softmax(dim=1)[torch.arange(4), world.correct]
+
+    assert identities.inner_product([identities.Setting(world, theta, rates)])["gap"] < 1e-12

@@ -195,6 +195,7 @@ class _Steps:
         self.metric, self.start = metric, start
         self.label = rule.name
         self.rows: list[dict[str, Any]] = []
+        self._factor = math.nan
 
     def factor(self, step: int) -> float:
         """What the direction of this step is multiplied by."""

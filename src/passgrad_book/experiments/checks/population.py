@@ -50,9 +50,9 @@ def agreement_after_ascent() -> dict[str, float]:
     return found
 
 
-def ascent() -> dict[str, float]:
+def ascent(hard_fraction: float = 0.4) -> dict[str, float]:
     """Figure 5: pass@5 and pass@1 over 2000 unit steps up pass@5, from (-2, -2) and (-2, 0)."""
-    world, found = GaussianBandit(), {}
+    world, found = GaussianBandit(hard_fraction=hard_fraction), {}
     for slope, name in ((-2.0, ""), (0.0, "_flat")):
         trace = ascend(world, (-2.0, slope), PassAtK(K), step_size=1.0, steps=STEPS)
         for k in (1, K):
