@@ -17,22 +17,33 @@ STORED := language_exact language_sampled estimating_conflict life_of_a_conflict
   training_pass_at_k conflict_free math_conflict laptop_to_cluster
 # One claim of claims.yml, or several; empty: all
 CLAIM ?=
+# Lines of the library that the tests run, where pytest-cov is installed
+LINES = $(shell $(BIN)/python -c "import pytest_cov" 2> /dev/null && echo --cov=src/passgrad --cov-report=term:skip-covered)
+# Which tests: quick, test, rest (what test leaves out) or all; see tests/conftest.py
+TIER ?= test
 # Arguments for pytest: make test ARGS="-k toy"
 ARGS ?=
 # Processes for pytest, a thread each; empty: one process with all threads
 JOBS ?= 2
 
-.PHONY: help env model book test lint types floors pytest doctor verify reproduce run results figures lock clean
+.PHONY: help env model book quick test test-all lint types floors pytest doctor verify reproduce run results figures lock clean
 
 help: ## Show this list
 	@echo "Targets:"
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 	@echo "First time: make book (about 40 minutes on two cores), then open _build/html/index.html"
 
 book: env model ## Execute the chapters that changed and build _build/html
 	$(BIN)/passgrad book --profile $(PROFILE)
 
-test: env model lint types floors pytest ## All checks: style, types, floors, tests
+quick: env lint ## Style, and the tests that take a minute in all: no model, no other process
+	@$(MAKE) pytest TIER=quick
+
+test: env model lint types floors ## Style, types, floors and tests: ten minutes on two cores
+	@$(MAKE) pytest TIER=test
+
+test-all: env model lint types floors ## The same with every test, and which lines of the library ran
+	@$(MAKE) pytest TIER=all COVER=1
 
 doctor: env ## Say whether this machine is ready
 	$(BIN)/passgrad doctor
@@ -94,5 +105,5 @@ types: env ## mypy on src
 floors: env ## import-linter: no module imports one of a higher floor
 	$(BIN)/lint-imports
 
-pytest: env model ## The tests alone: make pytest ARGS="-k toy"
-	$(if $(JOBS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest $(if $(JOBS),-n $(JOBS) --dist loadfile) $(ARGS)
+pytest: env $(if $(filter quick,$(TIER)),,model) ## The tests alone: make pytest ARGS="-k toy"
+	$(if $(JOBS),OMP_NUM_THREADS=1) $(BIN)/python -m pytest --tier $(TIER) $(if $(JOBS),-n $(JOBS) --dist loadgroup) $(if $(COVER),$(LINES)) $(ARGS)

@@ -48,16 +48,6 @@ class Book:
         self.root = root
         self.html = root / "_build" / "html"
 
-    def build(self):
-        """Build as `make book` does; gives the output of both streams."""
-        environment = {**os.environ, "PASSGRAD_ROOT": str(self.root), "NO_COLOR": "1"}
-        environment.pop("PASSGRAD_PROFILE", None)
-        return subprocess.run(
-            [sys.executable, "-m", "passgrad.cli", "book", "--profile", "smoke"],
-            env=environment, cwd=self.root, text=True, timeout=600,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
 
 #: what other pages refer to by its label
 STATEMENT = """
@@ -136,13 +126,30 @@ def make(folder, *, tiny=False):
 
 
 @pytest.fixture(scope="session")
-def book(tmp_path_factory):
-    made = make(tmp_path_factory.mktemp("book") / "checkout")
-    made.first = made.build()
-    return made
+def build_book():
+    """Builds a book as `make book` does; gives the output of both streams."""
+
+    def build(book):
+        environment = {**os.environ, "PASSGRAD_ROOT": str(book.root), "NO_COLOR": "1"}
+        environment.pop("PASSGRAD_PROFILE", None)
+        return subprocess.run(
+            [sys.executable, "-m", "passgrad.cli", "book", "--profile", "smoke"],
+            env=environment, cwd=book.root, text=True, timeout=600,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory, build_book):
+    """The one built book of all tests."""
+    book = make(tmp_path_factory.mktemp("book") / "checkout")
+    book.first = build_book(book)
+    return book
 
 
 @pytest.fixture
-def tiny(tmp_path):
+def tiny_book(tmp_path):
     """The same book with a first chapter that takes a second; not built yet."""
     return make(tmp_path / "checkout", tiny=True)

@@ -7,8 +7,6 @@ import threading
 
 import pytest
 
-pytestmark = pytest.mark.browser
-
 PAGES = (
     "book/index.html",
     "book/setup.html",

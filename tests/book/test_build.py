@@ -1,16 +1,23 @@
+import copy
+import functools
 import json
 import re
+import runpy
 import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from passgrad import cli, provenance
 from passgrad_book.build.figures import MIN_ALT
 
-from .conftest import chapters
+from .conftest import ROOT, chapters
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def pages(book):
@@ -19,8 +26,14 @@ def pages(book):
     return found
 
 
+@functools.cache
 def soup_of(page):
     return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
+@functools.cache
+def ids_of(page):
+    return {element["id"] for element in soup_of(page).find_all(id=True)}
 
 
 def test_build_succeeds_without_a_warning(book):
@@ -43,9 +56,9 @@ def test_nothing_but_the_book_is_built(book):
     assert {p for p in built if not p.startswith(("book/", "notebooks/", "_static/"))} <= known
 
 
-def test_a_second_build_executes_nothing_and_writes_nothing(book):
+def test_a_second_build_executes_nothing_and_writes_nothing(book, build_book):
     before = {p: p.stat().st_mtime_ns for p in pages(book)}
-    again = book.build()
+    again = build_book(book)
     assert again.returncode == 0, again.stdout[-3000:]
     assert "[1/1] notebooks/toy.py: unchanged, not executed" in again.stdout
     assert "0 of 1 chapters executed" in again.stdout
@@ -61,7 +74,7 @@ def test_links_inside_the_book_lead_somewhere(book):
                 continue
             file = (page.parent / target).resolve() if target else page
             wanted = anchor if file.suffix == ".html" else ""
-            if not file.is_file() or (wanted and not soup_of(file).find(id=wanted)):
+            if not file.is_file() or (wanted and wanted not in ids_of(file)):
                 broken.append(f"{page.name} -> {link['href']}")
     assert broken == []
 
@@ -115,7 +128,7 @@ def test_no_page_asks_for_anything_from_another_host(book):
 
 
 def test_formulas_are_formulas(book):
-    page = soup_of(book.html / "notebooks" / "toy.html").select_one(".bd-article")
+    page = copy.copy(soup_of(book.html / "notebooks" / "toy.html").select_one(".bd-article"))
     for code in page.select("pre"):
         code.decompose()
     assert "$" not in page.text
@@ -130,46 +143,87 @@ def own_copy(book, name):
     return path
 
 
-def test_what_changed_is_executed_and_read_again_and_nothing_else(tiny):
-    lock = own_copy(tiny, "requirements") / "lock.txt"
-    source = tiny.root / "notebooks" / "toy.py"
-    assert tiny.build().returncode == 0
+@pytest.fixture
+def here(tiny_book, monkeypatch, capsys):
+    """The book's command in this process, with a stand-in for jupyter-book; gives its status and
+    what it said last.
+    """
+    monkeypatch.setenv("PASSGRAD_ROOT", str(tiny_book.root))
+    monkeypatch.setenv("PASSGRAD_PROFILE", "smoke")
 
+    def write_pages(command, cwd):
+        assert Path(command[0]).name == "jupyter-book"
+        tiny_book.html.mkdir(parents=True, exist_ok=True)
+        (tiny_book.html / "index.html").write_text("pages")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("passgrad.cli.notebooks.subprocess", SimpleNamespace(run=write_pages))
+
+    def command():
+        with pytest.raises(SystemExit) as end:
+            cli.main(["book", "--profile", "smoke"])
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err.strip().splitlines()[-1:]
+
+    return command
+
+
+@pytest.fixture
+def outdated():
+    """The pages that Sphinx is told to read again; then all are read."""
+    extension = runpy.run_path(str(ROOT / "book" / "_ext" / "source_digest.py"))
+    env = SimpleNamespace(found_docs={"notebooks/toy", "book/setup"})
+
+    def pages(book):
+        suffixes = {"notebooks/toy": ".py", "book/setup": ".md"}
+        env.doc2path = lambda name: str(book.root / f"{name}{suffixes[name]}")
+        app = SimpleNamespace(env=env)
+        found = extension["outdated"](app, env, set(), set(), set())
+        for name in env.found_docs:
+            extension["remember"](app, name, None)
+        return found
+
+    return pages
+
+
+def test_what_changed_is_executed_and_read_again_and_nothing_else(
+    processes, tiny_book, here, outdated, monkeypatch
+):
+    assert here()[0] == 0
+    assert outdated(tiny_book) == ["notebooks/toy"]
+    assert outdated(tiny_book) == []
+
+    source = tiny_book.root / "notebooks" / "toy.py"
     source.write_text(source.read_text() + "\n# %% [markdown]\n# A line that was added.\n")
-    done = tiny.build()
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "1 of 1 chapters executed" in done.stdout
-    assert "A line that was added." in (tiny.html / "notebooks" / "toy.html").read_text()
+    assert "1 of 1 chapters executed" in here()[1]
+    assert outdated(tiny_book) == ["notebooks/toy"]
 
-    # Another lock file: the source of the page is the same, what it depends on is not.
-    lock.write_text(lock.read_text() + "# more\n")
-    done = tiny.build()
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "1 of 1 chapters executed" in done.stdout
-    assert re.search(r"reading sources\.\.\. .*notebooks/toy", done.stdout)
-    assert not re.search(r"reading sources\.\.\. .*book/setup", done.stdout)
+    # Other packages: the source of the page is the same, what it depends on is not.
+    versions = provenance.versions() | {"numpy": "99.0"}
+    monkeypatch.setattr(provenance, "versions", lambda: versions)
+    assert "1 of 1 chapters executed" in here()[1]
+    assert outdated(tiny_book) == ["notebooks/toy"]
 
-    done = tiny.build()
-    assert "0 of 1 chapters executed" in done.stdout
-    assert not re.search(r"reading sources\.\.\. .*%", done.stdout)
+    assert "0 of 1 chapters executed" in here()[1]
+    assert outdated(tiny_book) == []
 
 
-def test_a_warning_stops_the_build_also_the_second_time(tiny):
-    page = own_copy(tiny, "book") / "notation.md"
+def test_a_warning_stops_the_build_also_the_second_time(tiny_book, build_book):
+    page = own_copy(tiny_book, "book") / "notation.md"
     page.write_text(page.read_text() + "\n{ref}`nowhere`\n")
-    for _ in range(2):
-        done = tiny.build()
-        assert done.returncode == 1
-        assert "undefined label: 'nowhere'" in done.stdout
-        last = done.stdout.strip().splitlines()[-1]
-        assert last.startswith("passgrad: the pages were not built")
-
-
-def test_a_chapter_that_fails_stops_the_build(tiny):
-    source = tiny.root / "notebooks" / "toy.py"
-    source.write_text(source.read_text() + "\n# %%\n1 / 0\n")
-    done = tiny.build()
+    done = build_book(tiny_book)
     assert done.returncode == 1
+    assert "undefined label: 'nowhere'" in done.stdout
     last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("passgrad: the pages were not built")
+    # Nothing is left of what Sphinx has read, so it reads, and warns, again.
+    assert not list((tiny_book.root / "_build").rglob("*.doctree"))
+
+
+def test_a_chapter_that_fails_stops_the_build(processes, tiny_book, here):
+    source = tiny_book.root / "notebooks" / "toy.py"
+    source.write_text(source.read_text() + "\n# %%\n1 / 0\n")
+    status, _, [last] = here()
+    assert status == 1
     assert last.startswith("passgrad: toy.py stopped in cell 2 ('1 / 0'): ZeroDivisionError")
-    assert not (tiny.html / "index.html").exists()
+    assert not (tiny_book.html / "index.html").exists()

@@ -18,8 +18,6 @@ import yaml
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
-#: what a catcher must not be, so that `make test` runs it
-TIER = "not slow and not model and not vllm and not browser"
 #: how a failed assertion begins: of pytest, of torch and numpy, and of pytest.raises
 ASSERTIONS = ("AssertionError", "assert ", "Failed: DID NOT RAISE", "Failed: DID NOT WARN")
 
@@ -71,12 +69,12 @@ def run(folder, tests, fault=None):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     report = folder / "report.xml"
     options = ["-q", "-p", "no:cacheprovider", "--basetemp", str(folder / "tmp"),
-               "-o", "junit_family=xunit1", "--junitxml", str(report), "-m", TIER]  # fmt: skip
+               "-o", "junit_family=xunit1", "--junitxml", str(report), "--tier", "test"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *(["-x"] if fault else []), *tests],
         cwd=ROOT,
         env=kept | {"PYTHONPATH": str(copy), "PASSGRAD_ROOT": str(ROOT), "OMP_NUM_THREADS": "1",
-                    "PYTHONDONTWRITEBYTECODE": "1"},
+                    "PYTHONDONTWRITEBYTECODE": "1", "PASSGRAD_TEST_ALLOWANCE": "20"},
         capture_output=True,
         text=True,
         timeout=500,
@@ -90,7 +88,7 @@ def run(folder, tests, fault=None):
 
 
 @pytest.fixture(scope="module")
-def runs(request, tmp_path_factory):
+def runs(request, tmp_path_factory, processes):
     """The runs of the tests that were asked for, two at a time: called with a fault, or None."""
     items = [item for item in request.session.items if item.path == Path(__file__)]
     wanted = [item.callspec.params["fault"] for item in items if "fault" in item.callspec.params]
@@ -121,3 +119,17 @@ def test_a_planted_fault_is_caught(runs, fault):
 
 def test_there_are_twenty_and_each_has_a_name():
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 20
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"old": "no such line"}, "gone: passgrad/errors.py has 'no such line' 0 times"),
+        ({"old": "e"}, r"gone: passgrad/errors.py has 'e' \d+ times"),
+        ({"file": "passgrad/nowhere.py"}, "gone: passgrad/nowhere.py is gone"),
+    ],
+)
+def test_a_fault_whose_line_is_gone_is_named(change, message):
+    fault = Fault(**{**LISTED[0], "name": "gone", "file": "passgrad/errors.py", **change})
+    with pytest.raises(AssertionError, match=message):
+        fault.plant(ROOT / "src")

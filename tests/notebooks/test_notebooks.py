@@ -91,11 +91,15 @@ def test_every_notebook_is_a_page_in_its_order():
     assert chapters == [f"notebooks/{source.stem}" for source in SOURCES]
 
 
-@pytest.mark.slow
-@pytest.mark.model
+@pytest.fixture
+def smoke_notebook(source, tmp_path):
+    """The notebook, executed in the smoke profile."""
+    return notebooks.run_notebook(source, "smoke", output_dir=tmp_path, progress=False)
+
+
 @pytest.mark.timeout(600)
-def test_smoke(source, tmp_path):
-    made = notebooks.run_notebook(source, "smoke", output_dir=tmp_path, progress=False)
+def test_smoke(smoke_notebook):
+    made = smoke_notebook
     notebook = nbformat.read(made, as_version=4)
     assert notebook.metadata["passgrad"]["profile"] == "smoke"
     text = made.read_text()

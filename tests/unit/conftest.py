@@ -1,3 +1,8 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -129,3 +134,51 @@ def smollm2():
     from passgrad.lm.models import load_model
 
     return load_model("smollm2-135m")
+
+
+QUESTIONS = ["a\nb=", "aabb\na=", "ab\nab=", "b\na=", "bb\nb=", "ba\nbb="]
+ANSWERS = ["a", "b", "a", "ab", "b", "a"]
+
+
+@dataclass(frozen=True)
+class Several:
+    """What ``lm/several.py`` left in its folder, and how torchrun ended."""
+
+    folder: Path
+    returncode: int
+    errors: str
+
+    def read(self, subject):
+        """What each of the two processes found."""
+        files = [self.folder / subject / f"{rank}.json" for rank in (0, 1)]
+        assert all(file.is_file() for file in files), self.errors
+        return [json.loads(file.read_text()) for file in files]
+
+
+@pytest.fixture(scope="session")
+def several(processes, make_tokenizer, tiny_model, tmp_path_factory):
+    """The one start of torchrun, with two processes, for all tests that need one."""
+    from passgrad.lm.models import save_model
+
+    folder = tmp_path_factory.mktemp("several")
+    place = folder / "measure"
+    place.mkdir()
+    tokenizer = make_tokenizer("ab=\n")
+    save_model(tiny_model(tokenizer=tokenizer, dtype="float32"), tokenizer, place / "model")
+    rows = [{"prompt": q, "answer": a} for q, a in zip(QUESTIONS, ANSWERS, strict=True)]
+    (place / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = [
+        "measure", "--model", str(place / "model"), "--prompts", str(place / "prompts.jsonl"),
+        "--stop", "\n", "--max-new-tokens", "4", "--engine", "transformers", "--samples", "64",
+        "--ks", "1,2,4", "--reading", "fixed", "--out", str(place / "two"),
+    ]  # fmt: skip
+    (place / "arguments.json").write_text(json.dumps(arguments))
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+            str(ROOT / "tests" / "unit" / "lm" / "several.py"), "all", str(folder),
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    return Several(folder, done.returncode, done.stderr[-4000:])

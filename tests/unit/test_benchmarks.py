@@ -11,14 +11,14 @@ import pytest
 
 from passgrad.lm.models import MODELS, save_model
 
-# What starts an engine takes longer than the others.
-MARKS = {"rollout_engines": (pytest.mark.slow, pytest.mark.model, pytest.mark.vllm)}
 #: what takes a model of one's own: a tiny one goes the same way in less time
 WITH_MODEL = ("packed_logprobs", "measure_passes", "prompt_gram")
 NAMES = (
     "advantages", "conflict_free_step", "measure_passes", "packed_logprobs", "phase_diagram",
-    "prompt_gram", "rollout_engines",
+    "prompt_gram",
 )  # fmt: skip
+#: what starts an engine takes longer than the others
+WITH_ENGINE = "rollout_engines"
 
 
 def numbers(content, word):
@@ -34,7 +34,7 @@ def numbers(content, word):
 
 def test_every_script_is_tried(root):
     scripts = {path.stem for path in (root / "benchmarks").glob("[a-z]*.py")}
-    assert scripts == set(NAMES)
+    assert scripts == {*NAMES, WITH_ENGINE}
     readme = (root / "benchmarks" / "README.md").read_text()
     assert all(f"`{name}.py`" in readme for name in scripts)
 
@@ -56,15 +56,8 @@ def test_the_default_model_is_embedded(root):
         assert re.search(r"(\w+): Model = MODEL,.*load_model\(\1\)", script, re.DOTALL)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, ())) for n in NAMES])
-def test_it_prints_ratio_and_limit(root, tmp_path, request, name):
-    if name == "rollout_engines":
-        from passgrad.rollouts.sampling import vllm_problem
-
-        if problem := vllm_problem():
-            pytest.skip(problem)
-    target = tmp_path / "figures.json"
-    given = ("--model", str(request.getfixturevalue("tiny"))) if name in WITH_MODEL else ()
+def run(root, target, name, *given):
+    """Run a benchmark in its smoke form, and look at what it prints."""
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", "--smoke", "--json", str(target), *given],
         cwd=root, capture_output=True, text=True, timeout=300, env={**os.environ, "NO_COLOR": "1"},
@@ -77,3 +70,13 @@ def test_it_prints_ratio_and_limit(root, tmp_path, request, name):
         found = numbers(figures, word)
         assert found, word
         assert min(found) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_prints_ratio_and_limit(processes, root, tmp_path, request, name):
+    given = ("--model", str(request.getfixturevalue("tiny"))) if name in WITH_MODEL else ()
+    run(root, tmp_path / "figures.json", name, *given)
+
+
+def test_engines_are_compared(vllm, root, tmp_path):
+    run(root, tmp_path / "figures.json", WITH_ENGINE)

@@ -49,7 +49,7 @@ def folder(tmp_path, make_tokenizer, tiny_model):
 
 
 @pytest.mark.parametrize("conflict_free", [False, True])
-def test_the_example_trains(script, folder, tmp_path, conflict_free):
+def test_the_example_trains(processes, script, folder, tmp_path, conflict_free):
     from safetensors.torch import load_file
 
     out = tmp_path / "run"

@@ -8,8 +8,7 @@ import passgrad
 HEAVY = ("transformers", "vllm", "trl", "papermill", "jupytext", "matplotlib", "datasets")
 
 
-@pytest.mark.quick
-def test_import_is_light():
+def test_import_is_light(processes):
     code = (
         "import sys, time; start = time.perf_counter(); import passgrad; passgrad.TwoPointBandit;"
         "passgrad.conflict; passgrad.ascend; passgrad.PassAtK; passgrad.pass_at_k;"

@@ -72,7 +72,6 @@ def test_make_help_names_every_public_target(root):
         assert f"make {target} " in done.stdout
 
 
-@pytest.mark.quick
 def test_lock_leaves_out_what_is_not_wanted(pins):
     assert not UNWANTED & pins.keys()
     assert not [name for name in pins if name.startswith("nvidia")]

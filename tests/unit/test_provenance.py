@@ -60,7 +60,9 @@ def test_dependencies_go_down_and_not_up():
     assert found == sorted(found)
 
 
-def test_digest_changes_with_a_module_that_is_imported_and_not_with_others(tmp_path, monkeypatch):
+def test_digest_changes_with_a_module_that_is_imported_and_not_with_others(
+    processes, tmp_path, monkeypatch
+):
     """The package is copied, and one line of one module changed."""
     import shutil
     import subprocess
@@ -104,7 +106,6 @@ def test_unknown_module():
         provenance.digest(["passgrad.nothing"])
 
 
-@pytest.mark.quick
 def test_record_is_plain_and_tells_no_secrets(root):
     import getpass
     import socket

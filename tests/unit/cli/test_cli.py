@@ -43,7 +43,6 @@ def models(monkeypatch):
     monkeypatch.setattr(passgrad.lm, "models", module, raising=False)
 
 
-@pytest.mark.quick
 def test_version(call):
     import passgrad
 

@@ -1,6 +1,9 @@
-"""Run by torchrun: what each of several processes finds, beside what one finds by itself.
+"""What each of several processes finds, beside what one finds by itself.
 
-``python -m torch.distributed.run ... several.py SUBJECT FOLDER`` leaves ``FOLDER/RANK.json``.
+torchrun starts it once for all tests: ``python -m torch.distributed.run ... several.py all FOLDER``
+leaves ``FOLDER/whole/RANK.json``, ``FOLDER/spread/RANK.json``, ``FOLDER/trl/NAME-RANK.pt`` and
+``FOLDER/measure/RANK.txt``. With ``ends`` or ``hangs`` it is started without torchrun and leaves
+``FOLDER/RANK.json``.
 """
 
 import hashlib
@@ -9,8 +12,9 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,13 +22,19 @@ SUBJECT, FOLDER = sys.argv[1], Path(sys.argv[2])
 KS = [1, 2]
 
 
+def load(place):
+    """A module of the tests, by its place under ``tests/unit``."""
+    path = Path(__file__).resolve().parents[1] / place
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def tiny(dtype, architecture="llama", **options):
-    place = Path(__file__).resolve().parents[1] / "conftest.py"
-    spec = importlib.util.spec_from_file_location("conftest", place)
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    tokenizer = made.bpe("0123456789+=abcdefghijklmnopqrstuvwxyz :#\n")
-    return made.tiny_language_model(tokenizer, architecture, dtype, **options)
+    fixtures = load("conftest.py")
+    tokenizer = fixtures.bpe("0123456789+=abcdefghijklmnopqrstuvwxyz :#\n")
+    return fixtures.tiny_language_model(tokenizer, architecture, dtype, **options)
 
 
 def samples():
@@ -53,7 +63,7 @@ def estimate(passes, rank):
     from passgrad.measurement.estimate import estimate_conflict
     from passgrad.measurement.stored import StoredPasses
 
-    stored = StoredPasses(passes, FOLDER / f"passes-{id(passes)}-{rank}")
+    stored = StoredPasses(passes, Path(tempfile.mkdtemp(prefix=f"passes-{rank}-", dir=FOLDER)))
     found = estimate_conflict(stored, KS, prompts="fixed", seed=1)
     parts = (found.inner_product, found.band_low, found.band_high, found.curve, found.agreement)
     return torch.cat([torch.as_tensor(part).flatten() for part in parts])
@@ -298,7 +308,7 @@ def spread(group):
     ours = fsdp.ShardedPasses(loaded, completions, rewards, group=group)
     found["loaded"] = off(ours.logprobs(), alone.logprobs())
     found["loaded held"] = fsdp.parameter_bytes(loaded) / (4 * alone.layout.num_parameters)
-    write(group.rank, found)
+    write(group.rank, found, "spread")
 
     # The second block fails in one process while the other waits for its share of the weights.
     def broken(*args):
@@ -307,12 +317,12 @@ def spread(group):
     if group.rank == 1:
         loaded.model.layers[0].mlp.register_forward_hook(broken)
     found["failed"] = caught(ours.logprobs)
-    write(group.rank, found)
-    return found
+    write(group.rank, found, "spread")
 
 
-def write(rank, found):
-    (FOLDER / f"{rank}.json").write_text(json.dumps(found))
+def write(rank, found, subject=""):
+    (FOLDER / subject).mkdir(exist_ok=True)
+    (FOLDER / subject / f"{rank}.json").write_text(json.dumps(found))
 
 
 def ends(group):
@@ -346,14 +356,32 @@ def hangs(group):
     write(group.rank, {"hung": found, "seconds": time.perf_counter() - begun})
 
 
+def measured(rank):
+    """``passgrad measure`` with the arguments in the folder, and what it prints."""
+    from passgrad import cli
+
+    arguments = json.loads((FOLDER / "measure" / "arguments.json").read_text())
+    printed = (FOLDER / "measure" / f"{rank}.txt").open("w")
+    # The tests see from its folder whether it failed.
+    with printed, redirect_stdout(printed), suppress(SystemExit):
+        cli.main(arguments)
+
+
+def everything(group):
+    """All subjects, in this order: the last one ends the group."""
+    load("trl/several.py").main(FOLDER / "trl")
+    write(group.rank, whole(group), "whole")
+    spread(group)
+
+
 def main():
     from passgrad.lm.distributed import processes
 
+    if SUBJECT == "all":
+        measured(os.environ["RANK"])  # it joins the others by itself, and leaves them
     limit = timedelta(seconds=2 if SUBJECT == "hangs" else 60)
     with processes(limit) as group:
-        found = {"whole": whole, "spread": spread, "ends": ends, "hangs": hangs}[SUBJECT](group)
-        if found is not None:
-            write(group.rank, found)
+        {"all": everything, "ends": ends, "hangs": hangs}[SUBJECT](group)
 
 
 if __name__ == "__main__":

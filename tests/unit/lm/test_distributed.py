@@ -1,6 +1,10 @@
 """Several processes: the same numbers as one, and one end for all."""
 
-import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,22 +16,38 @@ from passgrad.lm.distributed import Processes, processes, without_launcher
 from passgrad.lm.distributed_passes import DistributedPasses, balanced
 from passgrad.lm.passes import CompletionPasses
 
+SCRIPT = Path(__file__).with_name("several.py")
 
-def started():
-    spec = importlib.util.spec_from_file_location(
-        "starting", Path(__file__).with_name("starting.py")
-    )
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+
+def alone(subject, folder):
+    """What the first of two processes wrote that nobody watches, as on two machines; the second is
+    ended then.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, subject, folder],
+            env=dict(os.environ, OMP_NUM_THREADS="1", RANK=rank, LOCAL_RANK=rank, **shared),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    try:
+        started[0].wait(120)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    return json.loads((folder / "0.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(several):
     """What two processes with the whole model each found."""
-    both, done = started().torchrun("whole", tmp_path_factory.mktemp("whole"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return both
+    return several.read("whole")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -104,16 +124,16 @@ def test_what_the_first_does_for_all(found):
     assert [both["sum"] for both in found] == [[3, 3, 3]] * 2
 
 
-def test_who_is_killed_is_named(tmp_path):
-    one = started().alone("ends", tmp_path)
+def test_who_is_killed_is_named(processes, tmp_path):
+    one = alone("ends", tmp_path)
     assert one["raised"] == ["RemoteError", "process 1: ValueError: between two exchanges"]
     assert one["killed"].startswith("process 1 of 2 has ended")
     assert "\n" not in one["killed"]
     assert one["seconds"] < 10
 
 
-def test_who_hangs_is_named_after_the_limit(tmp_path):
-    one = started().alone("hangs", tmp_path)
+def test_who_hangs_is_named_after_the_limit(processes, tmp_path):
+    one = alone("hangs", tmp_path)
     assert one["hung"][0] == "UserError"
     assert one["hung"][1].startswith("process 1 of 2 did not answer for 2 s")
     assert 1.5 < one["seconds"] < 10

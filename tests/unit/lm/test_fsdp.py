@@ -1,8 +1,5 @@
 """A model spread over two processes, against the same model in one."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -16,19 +13,9 @@ EXACT = {"float64": 1e-6, "gpt2": 1e-6, "float32": 1e-3}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """What each process found, and how torchrun ended."""
-    spec = importlib.util.spec_from_file_location(
-        "starting", Path(__file__).with_name("starting.py")
-    )
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made.torchrun("spread", tmp_path_factory.mktemp("spread"))
-
-
-@pytest.fixture(scope="module")
-def found(run):
-    return run[0]
+def found(several):
+    """What each process found."""
+    return several.read("spread")
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -71,12 +58,12 @@ def test_what_a_sharded_model_cannot_do(found):
         assert "takes sharded vectors" in both["flat"][1]
 
 
-def test_a_failure_in_the_midst_of_a_pass_ends_all(run):
-    (first, second), done = run
+def test_a_failure_in_the_midst_of_a_pass_ends_all(several, found):
+    first, second = found
     assert second["failed"] == ["ValueError", "no such layer"]
     assert first["failed"] == ["RemoteError", "process 1: ValueError: no such layer"]
     # The script goes on to its end, where each finds that it has left the others.
-    assert done.returncode != 0
+    assert several.returncode != 0
 
 
 def test_refusals(tiny_model):

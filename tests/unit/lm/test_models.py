@@ -395,7 +395,6 @@ def test_quiet_holds_back_every_bar_and_lets_go(progress, capfd):
         logging.enable_progress_bar()
 
 
-@pytest.mark.model
 def test_the_real_copy_is_intact(smollm2):
     model, tokenizer = smollm2
     assert check("smollm2-135m") == []

@@ -334,8 +334,6 @@ def test_a_model_that_ignores_the_packing_is_named(tiny_model):
         CompletionPasses(model, completions(), REWARDS)
 
 
-@pytest.mark.slow
-@pytest.mark.model
 def test_differences_and_forward_mode_agree_on_a_real_model(smollm2):
     """Along a gradient of the same completions, where log pi bends most."""
     model, tokenizer = smollm2

@@ -97,7 +97,6 @@ def test_a_tokenizer_without_offsets_is_refused(tiny_tokenizer):
         check_stops(Slow(), "a\n", stop="\n", name="x")
 
 
-@pytest.mark.model
 def test_with_the_real_tokenizer(smollm2):
     _, tokenizer = smollm2
     made = tokenize_prompt(tokenizer, "base 10\n3+4=7\n", "4+8=", "12", stop="\n", name="x")

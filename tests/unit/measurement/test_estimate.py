@@ -231,7 +231,7 @@ def test_the_error_of_the_answers_is_that_of_fixed_prompts():
     np.testing.assert_allclose(fixed.answer_error, fixed.standard_error)
 
 
-def test_the_error_of_the_answers_for_new_prompts():
+def test_the_error_of_the_answers_for_new_prompts(replications):
     """Against answers drawn again and again for the same prompts, in the same halves."""
     world = TwoPointBandit(separation=0.2, hard_fraction=0.5)
     num_prompts, n = 40, 64
@@ -240,7 +240,7 @@ def test_the_error_of_the_answers_for_new_prompts():
     generator = torch.Generator().manual_seed(0)
     u = world_directions(world, first)
     p = torch.sigmoid(u @ world.parameters([1.0, 1.0]))[:, None]
-    for _ in range(400):
+    for _ in range(replications(400)):
         rewards = (torch.rand(num_prompts, n, generator=generator) < p).double()
         samples = ScoreSamples(rewards, (rewards - p)[..., None] * u[:, None], first.masses)
         made = estimate_conflict(samples, [1, 2, 4, 64], draws=10)

@@ -511,7 +511,6 @@ def requests(driver):
             yield message["params"]["request"]["url"]
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_is_text_to_a_browser(visit, name):
     driver = visit(hostile_content(HOSTILE[name]))
@@ -532,7 +531,6 @@ def test_hostile_text_is_text_to_a_browser(visit, name):
     assert len(shown) == 3 * 13
 
 
-@pytest.mark.browser
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("words", ["harmless", "W" * 3000])
@@ -552,7 +550,6 @@ def test_page_fits_the_screen_and_follows_the_theme(visit, theme, width, words):
     assert driver.get_log("browser") == []
 
 
-@pytest.mark.browser
 def test_points_are_read_by_pointer_and_by_keyboard(visit):
     from selenium.webdriver import ActionChains, Keys
     from selenium.webdriver.common.by import By

@@ -196,8 +196,7 @@ def forks():
     return context
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment_it_ends_with_the_same_numbers(place, tmp_path, forks):
+def test_killed_at_any_moment_it_ends_with_the_same_numbers(processes, place, tmp_path, forks):
     whole = measure(place, TASK, out=tmp_path / "whole", **options())
 
     def start(name):
@@ -309,7 +308,7 @@ def test_the_orders_by_default():
     assert torch.tensor(default_ks(100)).max() <= 50
 
 
-def test_prompts_from_a_file_with_a_verifier_that_fails(place, tmp_path):
+def test_prompts_from_a_file_with_a_verifier_that_fails(processes, place, tmp_path):
     lines = [{"prompt": p.text, "answer": p.answer, "id": p.id} for p in PROMPTS]
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -338,7 +337,7 @@ def test_prompts_from_a_file_with_a_verifier_that_fails(place, tmp_path):
 
 
 def test_a_verifier_that_cannot_be_loaded_is_said_before_anything_is_drawn(
-    place, tmp_path, monkeypatch
+    processes, place, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(drawing, "sample", lambda *a, **k: pytest.fail("drawn"))
     (tmp_path / "judge.py").write_text("import nowhere_at_all\n")

@@ -24,6 +24,11 @@ from passgrad.worlds.language import LanguageWorld
 
 N = 100
 NAME = "smollm2-135m"
+#: fixtures with completions of the embedded model
+ENGINES = [
+    pytest.param("transformers_draws", id="transformers"),
+    pytest.param("vllm_engine_draws", id="vllm"),
+]
 
 
 # --- the embedded model, both engines
@@ -34,17 +39,22 @@ def task():
     return conventions(num_prompts=(3, 1), seed=1)
 
 
-@pytest.fixture(
-    scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.vllm)]
-)
-def drawn(request, task):
-    if request.param == "vllm" and (problem := vllm_problem()):
-        pytest.skip(problem)
-    return sample(NAME, task, num_samples=N, engine=request.param, settings=Sampling(seed=5))
+@pytest.fixture(scope="module")
+def transformers_draws(smollm2, task):
+    return sample(NAME, task, num_samples=N, engine="transformers", settings=Sampling(seed=5))
 
 
-@pytest.mark.model
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def vllm_engine_draws(vllm, task):
+    return sample(NAME, task, num_samples=N, engine="vllm", settings=Sampling(seed=5))
+
+
+@pytest.fixture
+def drawn(request, smollm2):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("drawn", ENGINES, indirect=True)
 def test_the_table_is_the_same_for_both(drawn, task):
     assert drawn.table.schema == SCHEMA
     assert drawn.num_samples == N
@@ -64,8 +74,7 @@ def test_the_table_is_the_same_for_both(drawn, task):
         assert row["logprob"] < 0
 
 
-@pytest.mark.model
-@pytest.mark.slow
+@pytest.mark.parametrize("drawn", ENGINES, indirect=True)
 def test_rewards_and_reasons_follow_from_the_tokens(drawn, task, smollm2):
     _, tokenizer = smollm2
     [stop] = tokenizer("\n")["input_ids"]
@@ -86,8 +95,7 @@ def test_rewards_and_reasons_follow_from_the_tokens(drawn, task, smollm2):
     assert reasons == {"stop", "length"}
 
 
-@pytest.mark.model
-@pytest.mark.slow
+@pytest.mark.parametrize("drawn", ENGINES, indirect=True)
 def test_stored_logprobs_are_those_of_the_model(drawn, task, smollm2):
     """Every distinct completion is scored again."""
     model, tokenizer = smollm2
@@ -105,8 +113,7 @@ def test_stored_logprobs_are_those_of_the_model(drawn, task, smollm2):
             assert stored[sequences[member]] == pytest.approx(value, abs=1e-3)
 
 
-@pytest.mark.model
-@pytest.mark.slow
+@pytest.mark.parametrize("drawn", ENGINES, indirect=True)
 def test_frequencies_are_those_of_the_model(drawn, task, smollm2):
     """Right answers against their exact rates; first tokens against the whole law of the model."""
     model, tokenizer = smollm2
@@ -138,13 +145,8 @@ def test_frequencies_are_those_of_the_model(drawn, task, smollm2):
     assert surprise(colder) < 1e-5
 
 
-@pytest.mark.model
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_a_worker_that_cannot_load_says_why(tmp_path):
+def test_a_worker_that_cannot_load_says_why(vllm, tmp_path):
     """vLLM itself refuses: the reason arrives in one line, and nothing hangs."""
-    if problem := vllm_problem():
-        pytest.skip(problem)
     with pytest.raises(EngineError, match=r"\w+: .+") as caught:
         vllm_engine.draw(Request(str(tmp_path), ((1, 2),), 1, (3,), 2))
     assert "\n" not in str(caught.value)
@@ -312,14 +314,14 @@ linux = pytest.mark.skipif(not pathlib.Path("/proc/self").exists(), reason="asks
 
 
 @linux
-def test_no_process_of_the_worker_is_left(tmp_path):
+def test_no_process_of_the_worker_is_left(processes, tmp_path):
     note = tmp_path / "pid"
     assert vllm_engine._run([sys.executable, "-c", PARENT, str(note)], quiet=True) == 0
     wait_until(lambda: not alive(int(note.read_text())))
 
 
 @linux
-def test_a_killed_caller_takes_the_worker_along(tmp_path):
+def test_a_killed_caller_takes_the_worker_along(processes, tmp_path):
     """Killed outright, the caller cleans nothing up: the worker notices the closed pipe."""
     note = tmp_path / "pid"
     worker = f"""

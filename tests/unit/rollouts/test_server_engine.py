@@ -24,7 +24,7 @@ from passgrad.lm.rollouts import Completion, Request, Sampling
 from passgrad.lm.tokens import encode
 from passgrad.rollouts import server_engine
 from passgrad.rollouts.same_law import compare_laws
-from passgrad.rollouts.sampling import sample, vllm_problem
+from passgrad.rollouts.sampling import sample
 from passgrad.rollouts.server_engine import address, draw, in_flight
 from passgrad.rollouts.vllm_engine import _small_machine
 from passgrad.tasks.base import Prompt, Task, exact_match
@@ -493,9 +493,7 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    if problem := vllm_problem():
-        pytest.skip(problem)
+def served(vllm, tmp_path_factory):
     server = Served(tmp_path_factory.mktemp("vllm"))
     try:
         server.wait()
@@ -514,13 +512,8 @@ def drawn(served, task):
     return sample(MODEL, task, num_samples=N, engine="server", base_url=served.url)
 
 
-real = [pytest.mark.model, pytest.mark.vllm, pytest.mark.slow]
-
-
 class TestVllm:
     """In this order: the last one ends the server."""
-
-    pytestmark = real
 
     def test_rewards_and_reasons_follow_from_the_tokens(self, drawn, task, smollm2):
         _, tokenizer = smollm2

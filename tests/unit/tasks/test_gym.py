@@ -20,7 +20,7 @@ def test_questions_by_name(name):
     assert gym_answers(name, num_prompts=3, num_examples=2, seed=2).prompts != task.prompts
 
 
-def test_its_own_scorer():
+def test_its_own_scorer(processes):
     task = gym_answers("gcd", num_prompts=2, num_examples=0, judge="scorer")
     one = task.prompts[0]
     with task.verify as judge:

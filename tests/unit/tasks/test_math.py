@@ -42,7 +42,7 @@ def test_problems_become_prompts(write):
     assert one.question not in one.context
 
 
-def test_answers_are_judged_by_their_value(write):
+def test_answers_are_judged_by_their_value(processes, write):
     path = write(*(problem(2 * i + 1) for i in range(1, 5)))
     task = math_problems(path, num_prompts=4, num_examples=0)
     one = task.prompts[0]
@@ -55,7 +55,7 @@ def test_answers_are_judged_by_their_value(write):
         assert not judge("", one)
 
 
-def test_a_judge_without_end_is_stopped(write):
+def test_a_judge_without_end_is_stopped(processes, write):
     path = write(problem(3), problem(5))
     task = math_problems(path, num_prompts=1, num_examples=0, seconds=1.0)
     with task.verify as judge:

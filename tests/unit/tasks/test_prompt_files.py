@@ -159,7 +159,7 @@ def test_files_that_are_none(write, tmp_path):
         read_prompts(write(GOOD), max_new_tokens=0)
 
 
-def test_the_verifier_may_be_named_or_given(write):
+def test_the_verifier_may_be_named_or_given(processes, write):
     path = write({"prompt": "1/2=", "answer": "1/2"})
     task = read_prompts(path, verifier="math")
     with task.verify as judge:
@@ -170,7 +170,7 @@ def test_the_verifier_may_be_named_or_given(write):
         read_prompts(path, verifier="maths")
 
 
-def test_tasks_by_name(write):
+def test_tasks_by_name(processes, write):
     task = task_by_name("conventions", num_prompts=(3, 2), seed=1)
     assert (len(task.prompts), task.verify) == (5, exact_match)
     assert len(task_by_name("arithmetic", num_prompts=2).prompts) == 8
@@ -201,7 +201,7 @@ def test_names_and_settings_that_are_none(name, settings, says):
     assert "\n" not in str(caught.value)
 
 
-def test_reasoning_gym_tasks():
+def test_reasoning_gym_tasks(processes):
     task = task_by_name("gym:chain_sum", num_prompts=3, num_examples=2, seed=4, min_terms=2)
     assert [p.id for p in task.prompts] == ["chain_sum:4:2", "chain_sum:4:3", "chain_sum:4:4"]
     assert {p.group for p in task.prompts} == {"chain_sum"}
@@ -221,7 +221,7 @@ def test_reasoning_gym_tasks():
     assert incidents == []
 
 
-def test_a_reasoning_gym_task_is_judged_by_its_own_score():
+def test_a_reasoning_gym_task_is_judged_by_its_own_score(processes):
     """Any expression that gives the number counts, which needs the entry and not the answer."""
     task = task_by_name("gym:countdown", num_prompts=2, seed=3)
     [prompt, _] = task.prompts

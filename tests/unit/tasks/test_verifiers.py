@@ -12,6 +12,8 @@ from passgrad.errors import UserError
 from passgrad.tasks.base import Prompt
 from passgrad.tasks.verifiers import Verifier
 
+pytestmark = pytest.mark.usefixtures("processes")  # every judge is one
+
 JUDGES = """
 import os, sys, threading, time, signal, subprocess
 from pathlib import Path

@@ -1,10 +1,9 @@
-"""Run by torchrun: one step of each trainer on two processes, with groups on both of them.
+"""One step of each trainer on two processes, with groups on both of them.
 
-``python -m torch.distributed.run ... several.py FOLDER`` leaves ``FOLDER/NAME-RANK.pt``.
+``main`` is called in each process by ``lm/several.py`` and leaves ``FOLDER/NAME-RANK.pt``.
 """
 
 import importlib.util
-import sys
 import warnings
 from pathlib import Path
 
@@ -48,25 +47,22 @@ def make(lab, tiny, folder, name, rows=6):
 
 
 def main(folder):
-    rank = int(torch.distributed.get_rank()) if torch.distributed.is_initialized() else 0
     lab, tiny = load(HERE / "helpers.py"), load(HERE.parent / "conftest.py")
-    for name in CASES:
-        trainer = make(lab, tiny, folder, name)
-        rank = trainer.accelerator.process_index
-        assert trainer.accelerator.num_processes == 2
-        steps = lab.seen_steps(trainer)
-        trainer.train()
-        torch.save(
-            {
-                **steps[0],
-                "conflict": trainer.conflict.mean,
-                "weights": [v.detach() for v in trainer.model.parameters() if v.requires_grad],
-                "model": trainer.model.state_dict(),
-            },
-            folder / f"{name}-{rank}.pt",
-        )
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    main(Path(sys.argv[1]))
+    folder.mkdir(exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in CASES:
+            trainer = make(lab, tiny, folder, name)
+            assert trainer.accelerator.num_processes == 2
+            steps = lab.seen_steps(trainer)
+            trainer.train()
+            weights = [v.detach() for v in trainer.model.parameters() if v.requires_grad]
+            torch.save(
+                {
+                    **steps[0],
+                    "conflict": trainer.conflict.mean,
+                    "weights": weights,
+                    "model": trainer.model.state_dict(),
+                },
+                folder / f"{name}-{trainer.accelerator.process_index}.pt",
+            )

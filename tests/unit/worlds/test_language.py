@@ -368,7 +368,6 @@ def test_mixed_dtypes_are_refused(tiny_model, tiny_tokenizer):
     refused("dtypes .*torch.float32.*torch.float64", model, tiny_tokenizer, [("", "1=", "2")])
 
 
-@pytest.mark.model
 def test_a_double_newline_is_another_token_behind_a_text(smollm2):
     """The tokens of 'a\\n\\nQuestion' end in two newlines; the lone stop is one token."""
     model, tokenizer = smollm2

@@ -9,6 +9,8 @@ from passgrad_book.build.notebooks import book, running
 from passgrad_book.build.notebooks.modules import imported_modules
 from passgrad_book.build.notebooks.source import split
 
+pytestmark = pytest.mark.usefixtures("processes")  # kernels
+
 SOURCE = """\
 # ---
 # jupyter:

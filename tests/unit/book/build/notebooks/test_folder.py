@@ -10,6 +10,8 @@ from passgrad.errors import UserError
 from passgrad_book.build import notebooks, results
 from passgrad_book.build.notebooks.folder import default_folder, run_digest, run_to_folder
 
+pytestmark = pytest.mark.usefixtures("processes")  # kernels
+
 SOURCE = """\
 # %% [markdown]
 # # Runs

@@ -6,7 +6,6 @@ import stat
 import time
 
 import pandas as pd
-import pytest
 
 from passgrad.progress import Silent
 from passgrad_book.build.sweep import open_sweep, run_sweep
@@ -15,8 +14,8 @@ from passgrad_book.build.sweep.file import Executor
 from passgrad_book.build.sweep.job import Job, execute, locked
 
 
-@pytest.mark.slow
-def test_a_grid_with_a_run_that_fails_and_one_that_is_killed(sweep_file, tmp_path):
+def test_a_grid_with_a_run_that_fails_and_one_that_is_killed(
+    processes, sweep_file, tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     path = sweep_file(

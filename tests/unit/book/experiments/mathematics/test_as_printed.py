@@ -134,21 +134,22 @@ def test_the_printed_estimate_is_biased_and_the_cross_fit_is_not(vectors):
     assert same - truth == pytest.approx(bias, rel=1e-10)
 
 
-def test_replications_follow_the_enumeration(vectors):
+def test_replications_follow_the_enumeration(vectors, replications):
+    number = replications(20_000)
     step = {one.name: one for one in steps()}["T = 1"]
     counts, law = every_count(N, P)
     values = estimate(vectors, step, [counts], N, K).inner
     mean = float(law @ values)
     error = float((law @ (values - mean).square()).sqrt())
-    drawn = replicate(vectors, step, P, N, K, replications=20_000, seed=1).inner
-    assert abs(float(drawn.mean()) - mean) < 4 * error / 20_000**0.5
+    drawn = replicate(vectors, step, P, N, K, replications=number, seed=1).inner
+    assert abs(float(drawn.mean()) - mean) < 4 * error / number**0.5
     # A filter applied to the same answers: the law of the estimate is that of the enumeration.
     filtered = replace(step, band=(0.5, 0.4))
     values = estimate(vectors, filtered, [counts], N, K).inner
     mean = float(law @ values)
     error = float((law @ (values - mean).square()).sqrt())
-    drawn = replicate(vectors, filtered, P, N, K, replications=20_000, seed=2).inner
-    assert abs(float(drawn.mean()) - mean) < 4 * error / 20_000**0.5
+    drawn = replicate(vectors, filtered, P, N, K, replications=number, seed=2).inner
+    assert abs(float(drawn.mean()) - mean) < 4 * error / number**0.5
 
 
 def test_the_last_step_is_the_estimate_of_the_package(vectors):
@@ -226,13 +227,13 @@ def test_the_whole_way_as_a_table(vectors):
     assert (fewer["product"].to_numpy()[-1] == table["product"].to_numpy()[-1]).all()
 
 
-def test_shares_of_signs_follow_the_enumeration(vectors):
-    table = sign_shares(vectors, {"printed": P, "policy": P}, N, K, replications=4000).set_index(
-        "step"
-    )
+def test_shares_of_signs_follow_the_enumeration(vectors, replications):
+    number = replications(4000)
+    rates = {"printed": P, "policy": P}
+    table = sign_shares(vectors, rates, N, K, replications=number).set_index("step")
     assert np.allclose(table[["right", "wrong", "none"]].sum(axis=1), 1)
     step = {one.name: one for one in steps()}["T = 1"]
     counts, law = every_count(N, P)
     truth = exact(vectors, "all parameters", P, [K])[0][0]
     right = float(law @ (estimate(vectors, step, [counts], N, K).inner * truth > 0).double())
-    assert table.loc["T = 1", "right"] == pytest.approx(right, abs=4 * 0.5 / 4000**0.5)
+    assert table.loc["T = 1", "right"] == pytest.approx(right, abs=4 * 0.5 / number**0.5)
