@@ -68,8 +68,8 @@ def run(folder, tests, fault=None):
         fault.plant(copy)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     report = folder / "report.xml"
-    options = ["-q", "-p", "no:cacheprovider", "--basetemp", str(folder / "tmp"),
-               "-o", "junit_family=xunit1", "--junitxml", str(report), "--tier", "test"]  # fmt: skip
+    options = ["-q", "--tier", "test", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}"]
+    options += ["-o", "junit_family=xunit1", f"--junitxml={report}"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *(["-x"] if fault else []), *tests],
         cwd=ROOT,
@@ -90,8 +90,9 @@ def run(folder, tests, fault=None):
 @pytest.fixture(scope="module")
 def runs(request, tmp_path_factory, processes):
     """The runs of the tests that were asked for, two at a time: called with a fault, or None."""
-    items = [item for item in request.session.items if item.path == Path(__file__)]
-    wanted = [item.callspec.params["fault"] for item in items if "fault" in item.callspec.params]
+    name = test_a_planted_fault_is_caught.__name__
+    asking = [item for item in request.session.items if getattr(item, "originalname", "") == name]
+    wanted = [item.callspec.params["fault"] for item in asking]
     with ThreadPoolExecutor(2) as pool:
         made = {None: pool.submit(run, tmp_path_factory.mktemp("none"), CATCHERS)}
         for fault in wanted:
