@@ -65,6 +65,14 @@ def test_two_roots_that_lie_close_are_told_apart(distance):
     np.testing.assert_allclose(found, [1.0, 1.0 + distance], atol=0.05 * distance)
 
 
+def test_two_roots_on_either_side_of_where_the_sum_is_flat():
+    """In the middle of an interval, where its slope says nothing of them: the bend does."""
+    for middle in (0.384, 0.768, 1.536):  # of the intervals that are looked at first
+        roots = [0.87 * middle, 1.13 * middle]
+        rates, coefficients = from_roots(roots)
+        np.testing.assert_allclose(sign_change_points(rates, coefficients, math.inf), roots)
+
+
 def test_no_term_and_terms_of_one_sign_have_no_roots():
     assert len(sign_change_points([], [], math.inf)) == 0
     assert len(sign_change_points([1.0, 1.0], [2.0, -2.0], math.inf)) == 0

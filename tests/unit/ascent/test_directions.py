@@ -109,6 +109,16 @@ def two_weights(world, theta):
     return p, torch.stack([world.masses * PassAtK(k).weight(p) for k in (1, 8)])
 
 
+def test_the_metric_of_adam_is_of_the_mean_square_of_several_gradients():
+    world = Few()
+    theta = torch.full((6,), -0.3, dtype=torch.float64)
+    p, weights = two_weights(world, theta)
+    gram, _ = AdamMetric(0.9, 1e-6)(world, theta, p, weights)
+    rows = world.vjp(theta, weights)[1]
+    scale = rows.square().mean(dim=0).sqrt() + 1e-6
+    torch.testing.assert_close(gram, rows @ (rows / scale).T)
+
+
 @pytest.mark.parametrize("metric", [Euclidean(), AdamMetric(), FisherMetric(0.05)])
 def test_the_gram_matrix_gives_the_first_order_changes(metric):
     world = Few()

@@ -152,16 +152,22 @@ def test_rows_share_a_pass_and_do_not_see_each_other(tiny_model):
     model = tiny_model()
     passes = CompletionPasses(model, completions(), REWARDS, token_budget=1000)
     values, gradients = every_gradient(model)
-    [joined] = passes.rows(passes.completions.chosen())
-    assert len(joined.segments) > 1
-    assert sorted(joined.members) == passes.completions.chosen()
+    read = []
+    hook = model.register_forward_pre_hook(
+        lambda module, args, inputs: read.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
+    passes.logprobs()
+    assert len(read) == 1
+    small = CompletionPasses(model, completions(), REWARDS, token_budget=16)
+    read.clear()
+    small.logprobs()
+    assert len(read) > 1
+    assert max(read) <= 16
+    hook.remove()
     torch.testing.assert_close(passes.logprobs(), values, atol=1e-10, rtol=0)
     c, v = random(3, 4), random(passes.layout.num_parameters, seed=1)
     close(passes.gradient(c), torch.einsum("xi,xid->d", c, gradients), 1e-10)
     close(passes.directional(v, "forward"), gradients @ v, 1e-9)
-    small = CompletionPasses(model, completions(), REWARDS, token_budget=16)
-    assert all(row.num_tokens <= 16 for row in small.rows(small.completions.chosen()))
-    assert len(small.rows(small.completions.chosen())) > 1
 
 
 def test_only_rows_with_a_coefficient_are_computed(tiny_model, monkeypatch):

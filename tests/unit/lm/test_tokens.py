@@ -63,6 +63,7 @@ def test_a_stop_of_several_tokens(tiny_tokenizer):
     ("context", "question", "answer", "message"),
     [
         ("", "1+8=", "9", "the answer '9' merges with the end of the question '1[+]8='"),
+        ("", "1+8=", "91", "the answer '91' merges with the end of the question '1[+]8='"),
         ("", "1", "2", "the answer '2' merges with the end of the question '1'"),
         ("", "4+4=", "8", r"the stop '\\n' merges with the answer '8'"),
         ("", "4+4=", "", "the answer is empty"),

@@ -105,7 +105,7 @@ def test_rollouts_of_the_package_pass_through(write, read, tiny_tokenizer):
 def test_verl(write, read, tiny_tokenizer):
     path = write(
         {"input": "1+1=", "output": "2", "gts": "2", "score": 1.0, "step": 3, "acc": True},
-        {"input": "1+1=", "output": "22", "gts": "2", "score": 0.0, "step": 3, "acc": False},
+        {"input": "1+1=", "output": "22", "gts": "2", "score": 0.0, "step": 3, "acc": True},
         {"input": "3+4=", "output": "", "gts": "7", "score": 0.0, "step": 3, "acc": False},
         {"input": "3+4=", "output": "7", "gts": "7", "score": 1.0, "step": 3, "acc": True},
     )
@@ -126,7 +126,7 @@ def test_verl(write, read, tiny_tokenizer):
     assert made.prompt_ids == ["a", "b"]
     assert made.table["group"].to_pylist() == ["easy", "easy", "hard", "hard"]
     made, _ = read(path, reward="acc", **KNOWN)
-    assert made.rewards.tolist() == [[1, 0], [0, 1]]
+    assert made.rewards.tolist() == [[1, 1], [0, 1]]
 
 
 def test_verl_loses_the_marks_of_a_chat(write, read, make_tokenizer):

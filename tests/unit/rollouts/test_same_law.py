@@ -149,7 +149,15 @@ def test_prompts_from_all_over_the_table_and_no_more_than_needed(
 ):
     monkeypatch.setattr(same_law, "_PROMPTS", 3)
     monkeypatch.setattr(same_law, "_EACH", 2)
-    assert [row["prompt"] for row in same_law._chosen(own)] == [TEXTS[0], TEXTS[4], TEXTS[7]] * 2
+    read = []
+    with model.register_forward_pre_hook(
+        lambda module, args, inputs: read.append(tokenizer.decode(inputs["input_ids"][0])),
+        with_kwargs=True,
+    ):
+        assert compare_laws(model, own, tokenizer).completions == 6
+    # In turns over the prompts: what was drawn twice is read once.
+    for text, prompt in zip(read, [TEXTS[0], TEXTS[4], TEXTS[7]], strict=False):
+        assert text.startswith(prompt)
     monkeypatch.setattr(same_law, "_MOST_TOKENS", 1)
     assert compare_laws(model, own, tokenizer, shown).completions == 1
     assert shown.stages == [["comparing completions with the model", 6, 6]]

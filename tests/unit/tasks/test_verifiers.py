@@ -43,6 +43,7 @@ def judge(completion, answer):
         child = subprocess.Popen(["sleep", "1000"])
         Path(answer).write_text(str(child.pid))
         time.sleep(1000)
+    if completion == "pid": Path(answer).write_text(str(os.getpid()))
     if completion == "count":
         with open(answer, "a") as file: file.write("x")
     if completion == "numpy":
@@ -218,16 +219,22 @@ def test_an_orphan_ends_by_itself(file):
     verifier.close()
 
 
-def test_the_process_ends_with_the_verifier(file):
-    verifier = Verifier(f"{file}:judge").start()
-    pid = verifier._worker.stop.peek()[2][0].pid
+def test_the_process_ends_with_the_verifier(file, tmp_path):
+    verifier = Verifier(f"{file}:judge")
+
+    def process_of(verifier):
+        verifier.verify_all(["pid"], [str(tmp_path / "pid")])
+        return int((tmp_path / "pid").read_text())
+
+    pid = process_of(verifier)
+    assert process_of(verifier) == pid
     os.kill(pid, 0)
     verifier.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     verifier.close()
-    assert verifier(*("a", Prompt("", "?", "a")))  # starts again
-    pid = verifier._worker.stop.peek()[2][0].pid
+    pid = process_of(verifier)  # starts again
+    os.kill(pid, 0)
     del verifier
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
