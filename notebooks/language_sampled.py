@@ -204,7 +204,7 @@ Markdown(
 # ## Word problems
 #
 # GSM8K {cite}`cobbe2021gsm8k` has questions with a number at the end of a free solution: many texts are right, so there is no exact success rate, and a verifier (math-verify) judges the number.
-# These completions are longer and take minutes, so the counts are stored with the book, and drawn again when the code that makes them changes.
+# These completions are longer and take minutes, so the counts are stored with the book.
 
 
 # %%

@@ -1,7 +1,7 @@
 """Pages of notebooks are read again when what they depend on changed, and only then.
 
-Sphinx compares a page with its own source file. A chapter also depends on the package, on the lock
-file and on stored results; :func:`passgrad_book.build.notebooks.key` hashes all of these. The hash
+Sphinx compares a page with its own source file. A chapter also depends on code, on packages and on
+the results that it reads; :func:`passgrad_book.build.notebooks.key` hashes all of these. The hash
 that a page was read with is kept in the Sphinx environment, and a page whose hash differs now is
 outdated.
 """
@@ -41,7 +41,9 @@ def outdated(app, env, added, changed, removed):
     ]
 
 
-def remember(app, docname, source):
+def remember(app, doctree):
+    """Once the page was read: its reading may have executed the notebook, and found new results."""
+    docname = app.env.docname
     key = _hash(app, docname)
     if key is not None:
         _keys(app.env)[docname] = key
@@ -84,7 +86,7 @@ def setup(app):
     # Late, so that every extension has added its scripts.
     app.connect("html-page-context", without_thebe, priority=900)
     app.connect("env-get-outdated", outdated)
-    app.connect("source-read", remember)
+    app.connect("doctree-read", remember)
     app.connect("env-purge-doc", purge)
     app.connect("build-finished", publish)
     return {"version": str(VERSION), "env_version": VERSION, "parallel_read_safe": True}

@@ -18,7 +18,9 @@ def root():
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout of its own for tests that write: the package's source, and nothing else."""
+    """A checkout of its own for tests that write: the source and no data. The code counts as
+    committed, so that results can be stored.
+    """
     folder = tmp_path / "checkout"
     (folder / "notebooks" / "profiles").mkdir(parents=True)
     (folder / "requirements").mkdir()
@@ -27,7 +29,9 @@ def checkout(tmp_path, monkeypatch):
     (folder / "requirements" / "lock.txt").write_text("numpy==2.0\n")
     (folder / "notebooks" / "profiles" / "cpu.yml").write_text("")
     monkeypatch.setenv("PASSGRAD_ROOT", str(folder))
-    monkeypatch.delenv("PASSGRAD_PROFILE", raising=False)
+    monkeypatch.setattr("passgrad.provenance.git_commit", lambda: "0" * 40)
+    for name in ("PROFILE", "NOTEBOOK", "RESULTS", "RESULT_LOG"):
+        monkeypatch.delenv(f"PASSGRAD_{name}", raising=False)
     return folder
 
 

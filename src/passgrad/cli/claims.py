@@ -67,7 +67,7 @@ def witness(
             continue
         if write:
             module.write(name)
-        found = module.attest(name, again=again)
+        found = module.attest(name, again=again or write)
         if found.failure is not None:
             failures.append(found.failure)
         elif found.ran:

@@ -11,10 +11,12 @@ import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from passgrad import provenance
 from passgrad.errors import UserError
-from passgrad_book.build import paths, results, sources, witness
+from passgrad_book.build import paths, results, witness
 from passgrad_book.build.experiment import Experiment, Tolerance, find
 
 #: file of src -> the lines that ran
@@ -52,8 +54,10 @@ def candidates(files: Mapping[str, str] | None = None) -> list[str]:
     for path, entry in results.records().items():
         experiment = find(entry["experiment"])
         name = path.removeprefix("results/").removesuffix(".json")
-        needed = [one for one in experiment.files if entry["inputs"].get(one)]
-        if not experiment.timing and all(_file(name, one, files) for one in needed):
+        read = [one for one in experiment.files if entry["inputs"].get(one)]
+        if not experiment.timing and all(
+            _sha256(_file(name, one, files)) == entry["inputs"][one] for one in read
+        ):
             found.append(name)
     return found
 
@@ -61,6 +65,10 @@ def candidates(files: Mapping[str, str] | None = None) -> list[str]:
 def _file(name: str, parameter: str, files: Mapping[str, str] | None) -> str:
     given = files or {}
     return given.get(f"{name}.{parameter}") or given.get(parameter) or ""
+
+
+def _sha256(file: str) -> str | None:
+    return provenance.file_sha256(Path(file)) if Path(file).is_file() else None
 
 
 def of_the_day(names: Sequence[str], day: datetime.date) -> str:
@@ -78,6 +86,8 @@ def audit(name: str, files: Mapping[str, str] | None = None, *, note: bool = Fal
     :raises UserError: For a result that is not there or cannot be computed here.
     """
     experiment, parameters = _asked(name, files)
+    if note:
+        results.require_commit("a witness", "or audit without a note")
     _, profile, label = name.split("/")
     stored = results.load(experiment.name, label, profile=profile)
     start = time.perf_counter()
@@ -111,7 +121,7 @@ def _asked(name: str, files: Mapping[str, str] | None) -> tuple[Experiment, dict
         raise UserError(f"{name} holds times: they are not the same twice")
     parameters = dict(entry["parameters"])
     for one in experiment.files:
-        parameters[one] = _file(name, one, files)
+        parameters[one] = _file(name, one, files) if entry["inputs"].get(one) else ""
         if entry["inputs"].get(one) and not parameters[one]:
             raise UserError(f"{name} was made from a file of problems: give it, {one}=FILE")
     key = experiment.key(parameters)
@@ -132,7 +142,9 @@ def _covered(run: Callable[[], Any]) -> tuple[Any, Lines]:
     """What ``run`` returns, and the lines of the project that it runs."""
     from coverage import Coverage
 
-    tracer = Coverage(data_file=None, source_pkgs=list(sources.PACKAGES), concurrency="thread")
+    tracer = Coverage(
+        data_file=None, config_file=False, source=[str(paths.source())], concurrency="thread"
+    )
     tracer.start()
     try:
         value = run()

@@ -80,23 +80,16 @@ class Witness:
 class Experiment:
     """A versioned function of keyword parameters that returns tables.
 
-    Parameters
-    ----------
-    function
-        Computes the tables. All its parameters are keywords; they make the key, the seed among
-        them.
-    version
-        Raised by hand when the numbers are meant to change.
-    label
-        Names a result by its parameters: a format string such as ``"seed-{seed}"``, or a function.
-    inputs
-        Parameters -> what is read: the SHA-256 of a file or of a model, the version of a verifier;
-        None for what is not at hand.
-    files
-        Parameters that are paths of files. A path is no part of the key; the SHA-256 of its file
-        is an input under the name of the parameter, None for an empty path.
-    timing
-        The tables are times: nothing can witness them.
+    :param function: Computes the tables. All its parameters are keywords; they make the key, the
+        seed among them.
+    :param version: Raised by hand when the numbers are meant to change.
+    :param label: Names a result by its parameters: a format string such as ``"seed-{seed}"``, or a
+        function.
+    :param inputs: Parameters -> what is read: the SHA-256 of a file or of a model, the version of a
+        verifier; None for what is not at hand.
+    :param files: Parameters that are paths of files. A path is no part of the key; the SHA-256 of
+        its file is an input under the name of the parameter, None for an empty path.
+    :param timing: The tables are times: nothing can witness them.
     """
 
     def __init__(
@@ -138,6 +131,8 @@ class Experiment:
         inputs = dict(self._inputs(bound)) if self._inputs else {}
         for name in self.files:
             path = bound.pop(name)
+            if path and not Path(path).is_file():
+                raise UserError(f"experiment {self.name}: {name}: there is no file {path}")
             inputs[name] = provenance.file_sha256(Path(path)) if path else None
         label = self.label(bound) if callable(self.label) else self.label.format(**bound)
         label = re.sub(r"[, ]+", "-", label.replace("@", "-at-"))
@@ -159,10 +154,15 @@ class Experiment:
         columns: Mapping[str, Tolerance] | None = None,
         **parameters: Any,
     ) -> None:
-        """Declare the witness: the function itself, with these small parameters."""
-        self.witness = Witness(
-            lambda kept: self(**parameters), None, parameters, tolerance, dict(columns or {})
-        )
+        """Declare the witness: the function itself, with these small parameters. A parameter that
+        is a function is called when the witness runs.
+        """
+
+        def run(kept: Tables) -> Tables:
+            return self(**{name: v() if callable(v) else v for name, v in parameters.items()})
+
+        shown = {name: v.__name__ if callable(v) else v for name, v in parameters.items()}
+        self.witness = Witness(run, None, shown, tolerance, dict(columns or {}))
 
     def replayed(
         self,

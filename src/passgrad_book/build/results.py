@@ -366,13 +366,15 @@ def _asked_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-def _noted(path: Path, result: Result) -> Result:
-    """The result; a line in the log of :data:`LOG_VARIABLE` says where its record lies."""
+def _note(path: Path, origin: str, modules: Sequence[str] = ()) -> None:
+    """A line in the log of :data:`LOG_VARIABLE`: where a record lies, or does not lie or does not
+    fit ("absent"), and the code that computed it where that matters.
+    """
     log = os.environ.get(LOG_VARIABLE)
     if log:
+        entry = {"path": str(path.resolve()), "origin": origin, "modules": list(modules)}
         with open(log, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"path": str(path.resolve()), "origin": result.origin}) + "\n")
-    return result
+            stream.write(json.dumps(entry) + "\n")
 
 
 def load(experiment: str, name: str, *, profile: str = "cpu") -> Result:
@@ -382,15 +384,18 @@ def load(experiment: str, name: str, *, profile: str = "cpu") -> Result:
     asked = _asked_folder()
     if asked is not None and (path := _locate(asked, experiment, profile, name)).is_file():
         entry = _read_record(path, expected=None)
-        return _noted(path, Result(_read_tables(path, entry), entry, "computed"))
+        _note(path, "computed")
+        return Result(_read_tables(path, entry), entry, "computed")
     path = _locate(paths.results(), experiment, profile, name)
     if not path.is_file():
+        _note(path, "absent")
         raise UserError(
             f"no stored result {experiment}/{name} of the {profile} profile; run make results"
         )
     expected = manifest().get(path.relative_to(manifest_path().parent).as_posix(), {}).get("sha256")
     entry = _read_record(path, expected=expected)
-    return _noted(path, Result(_read_tables(path, entry), entry, "stored"))
+    _note(path, "stored")
+    return Result(_read_tables(path, entry), entry, "stored")
 
 
 def obtain(
@@ -402,27 +407,16 @@ def obtain(
 ) -> Result:
     """The result of a key: the one that ships, one that was computed here, or a new one.
 
-    Parameters
-    ----------
-    compute
-        Called without arguments when there is none; returns the tables by their names.
-    profile
-        The profile of the run; by default the one that the notebook runs in, "cpu" outside one.
-    recompute
-        Compute in any case, and replace the result that ships with the project.
-
-    Returns
-    -------
-    Result
-        ``origin`` says where it came from. A result computed here is kept in ``_build/results``, so
-        the next run reads it. Where ``PASSGRAD_RESULTS`` names a folder, results are read from it
-        and kept in it alone, and ``recompute`` computes them again there.
-
-    Raises
-    ------
-    UserError
-        When a stored file was edited by hand or is missing, when parameters are not plain values,
-        and when a result is to be stored from a tree with changes that are not committed.
+    :param compute: Called without arguments when there is none; returns the tables by their names.
+    :param profile: The profile of the run; by default the one that the notebook runs in, "cpu"
+        outside one.
+    :param recompute: Compute in any case, and replace the result that ships with the project.
+    :returns: ``origin`` says where it came from. A result computed here is kept in
+        ``_build/results``, so the next run reads it. Where ``PASSGRAD_RESULTS`` names a folder,
+        results are read from it and kept in it alone, and ``recompute`` computes them again there.
+    :raises UserError: When a stored file was edited by hand or is missing, when parameters are not
+        plain values, and when a result is to be stored from a tree with changes that are not
+        committed.
     """
     profile = profile or os.environ.get(PROFILE_VARIABLE) or "cpu"
     parameters = _plain(key.parameters)
@@ -432,7 +426,7 @@ def obtain(
     # Taken before the computation: it describes the code that runs now.
     entry = provenance.record()
     if recompute and asked is None:
-        _require_commit(entry["commit"])
+        require_commit("a result", "or compute without recompute=true")
     digest = sources.digest(key.modules) if key.modules else None
     start = time.perf_counter()
     tables = dict(compute())
@@ -451,15 +445,19 @@ def obtain(
     base = asked or (paths.results() if recompute else paths.local_results())
     path = _locate(base, key.experiment, profile, key.name)
     _write(path, entry, tables)
-    return _noted(path, Result(tables, entry | {"asked": recompute}, "computed"))
+    _note(path, "computed", key.modules)
+    return Result(tables, entry | {"asked": recompute}, "computed")
 
 
-def _require_commit(commit: str | None) -> None:
-    """UserError unless the code that runs is that of a commit."""
+def require_commit(what: str, otherwise: str) -> None:
+    """UserError unless the code that runs is that of a commit, from which alone ``what`` is stored;
+    ``otherwise`` says what to do beside committing.
+    """
+    commit = provenance.git_commit()
     if commit is None or commit.endswith("-dirty"):
         raise UserError(
-            "a result is stored from a commit alone, and src or notebooks hold changes that are "
-            "not committed: commit them, or compute without recompute=true"
+            f"{what} is stored from a commit alone, and src or notebooks hold changes that are not "
+            f"committed: commit them, {otherwise}"
         )
 
 
@@ -470,6 +468,7 @@ def _known(key: Key, profile: str, asked: Path | None) -> Result | None:
     for base, origin in places if asked is None else [(asked, "computed")]:
         path = _locate(base, key.experiment, profile, key.name)
         if not path.is_file():
+            _note(path, "absent")
             continue
         name = path.relative_to(manifest_path().parent).as_posix() if origin == "stored" else ""
         try:
@@ -478,7 +477,10 @@ def _known(key: Key, profile: str, asked: Path | None) -> Result | None:
             if fits and origin == "computed" and key.modules:
                 fits = entry["digest"] == sources.digest(key.modules)
             if fits:
-                return _noted(path, Result(_read_tables(path, entry), entry, origin))  # type: ignore[arg-type]
+                result = Result(_read_tables(path, entry), entry, origin)  # type: ignore[arg-type]
+                _note(path, origin, key.modules if origin == "computed" else ())
+                return result
+            _note(path, "absent")
         except (UserError, KeyError):
             # What ships must be sound. What was made here can simply be made again.
             if origin == "stored":

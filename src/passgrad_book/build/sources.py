@@ -108,14 +108,6 @@ def dependencies(modules: Iterable[str]) -> list[str]:
     return sorted(found - set(PACKAGES))
 
 
-def source_digests(modules: Sequence[str]) -> dict[str, str]:
-    """Module -> the first twelve digits of the digest of its code, for all that these import."""
-    return {
-        module: code_digest(module_file(module).read_text(encoding="utf-8"))[:12]
-        for module in dependencies(modules)
-    }
-
-
 def digest(modules: Sequence[str]) -> str:
     """SHA-256 over the code of these modules of the project and of all that they import from it.
 

@@ -25,7 +25,7 @@ from passgrad import provenance
 from passgrad.errors import UserError
 from passgrad.files import write_atomic
 from passgrad.progress import Progress, Silent
-from passgrad_book.build import paths, sources
+from passgrad_book.build import paths, results, sources
 from passgrad_book.build.experiment import EXACT, HOMES, Experiment, Tolerance, find
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def write(name: str) -> dict[str, Any]:
     experiment = find(name)
     if experiment.witness is None:
         raise UserError(f"experiment {name} has no witness: its tables are times")
+    results.require_commit("a witness", "or undo them")
     old = read(name) if witness_path(name).is_file() else {}
     kept: dict[str, Any] = {}
     if experiment.witness.keep is not None:
@@ -115,7 +116,7 @@ def write(name: str) -> dict[str, Any]:
             table: {column: values_of(frame[column]) for column in frame}
             for table, frame in experiment.witness.keep().items()
         }
-    tables = experiment.witness.run({table: _frame(rows) for table, rows in kept.items()})
+    tables = run(experiment, {"kept": kept})
     content = {
         "experiment": name,
         "version": experiment.version,
@@ -125,7 +126,7 @@ def write(name: str) -> dict[str, Any]:
             table: {
                 str(column): {
                     "values": values_of(frame[column]),
-                    **asdict(_tolerance(experiment, table, column, frame[column])),
+                    **asdict(_tolerance(experiment, table, str(column), frame[column])),
                 }
                 for column in frame
             }
@@ -139,7 +140,8 @@ def write(name: str) -> dict[str, Any]:
 
 
 def store(name: str, content: Mapping[str, Any]) -> None:
-    """Write the file of a witness."""
+    """Write the file of a witness; UserError where the code is not committed."""
+    results.require_commit("a witness", "or undo them")
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     witness_path(name).parent.mkdir(parents=True, exist_ok=True)
     write_atomic(witness_path(name), (text + "\n").encode())
@@ -174,18 +176,21 @@ def compare(
 def _gap(before: list[Any], after: list[Any]) -> float:
     if before == after:
         return 0.0
-    if len(before) != len(after):
+    if len(before) != len(after) or not _are_numbers(before) or not _are_numbers(after):
         return math.inf
-    try:
-        old, new = np.array(before, dtype=float), np.array(after, dtype=float)
-    except (TypeError, ValueError):
-        return math.inf
+    old, new = np.array(before, dtype=float), np.array(after, dtype=float)
     finite = np.isfinite(old)
     if not np.array_equal(old[~finite], new[~finite], equal_nan=True):
         return math.inf
     scale = np.abs(old[finite]).max(initial=0.0) or 1.0
-    gap = np.abs(old - new)[finite].max(initial=0.0) / scale
-    return float(gap) if math.isfinite(gap) else math.inf
+    gap = float(np.abs(old[finite] - new[finite]).max(initial=0.0) / scale)
+    if gap == 0 and all(type(x) is int for x in before + after):
+        return math.inf  # whole numbers that float64 cannot tell apart
+    return gap if math.isfinite(gap) else math.inf
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(isinstance(x, int | float) or x in ("nan", "inf", "-inf") for x in values)
 
 
 # --- attesting ------------------------------------------------------------------------------------
@@ -255,32 +260,64 @@ def run(experiment: Experiment, content: Mapping[str, Any]) -> Tables:
     """The tables of a witness, computed by the code of today; ``content`` is its file."""
     if experiment.witness is None:
         raise UserError(f"experiment {experiment.name} has no witness: its tables are times")
-    return experiment.witness.run({name: _frame(rows) for name, rows in content["kept"].items()})
+    kept = {name: _frame(rows) for name, rows in content["kept"].items()}
+    with _one_thread():
+        return experiment.witness.run(kept)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in one order on every machine: torch splits them by its number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run(experiment: Experiment, now: Mapping[str, Any]) -> Attested:
-    content = read(experiment.name)
+    assert experiment.witness is not None
+    name, mend = experiment.name, f"passgrad witness {experiment.name} --write"
+    try:
+        content = read(name)
+    except UserError as error:
+        return Attested(name, ran=False, failure=str(error))
     if content["version"] != experiment.version:
         return Attested(
-            experiment.name,
+            name,
             ran=False,
-            failure=f"the witness of {experiment.name} is of version {content['version']}, the "
-            f"experiment of {experiment.version}: passgrad witness {experiment.name} --write",
+            failure=f"the witness of {name} is of version {content['version']}, the experiment of "
+            f"{experiment.version}: {mend}",
+        )
+    if content["parameters"] != json.loads(json.dumps(experiment.witness.parameters)):
+        return Attested(
+            name, ran=False, failure=f"the witness of {name} has other parameters now: {mend}"
         )
     start = time.perf_counter()
-    tables = run(experiment, content)
+    try:
+        tables = run(experiment, content)
+    except Exception as error:
+        return Attested(
+            name,
+            ran=True,
+            seconds=round(time.perf_counter() - start, 1),
+            failure=f"experiment {name}: its witness stopped with {type(error).__name__}: {error}",
+        )
     seconds = round(time.perf_counter() - start, 1)
     column, gap, allowed = max(
         compare(content["tables"], tables), key=lambda found: _share(found[1], found[2])
     )
     if not gap <= allowed:
         return Attested(
-            experiment.name,
+            name,
             True,
             _share(gap, allowed),
             column,
             seconds,
-            f"experiment {experiment.name}: the code of today gives another {column}, off by "
+            f"experiment {name}: the code of today gives another {column}, off by "
             f"{gap:.2g} of its size where {allowed:.2g} is allowed: undo the change, or raise the "
             "version and compute its results again",
         )
@@ -292,7 +329,7 @@ def _run(experiment: Experiment, now: Mapping[str, Any]) -> Attested:
     }
     with paths.attestations().open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, sort_keys=True) + "\n")
-    return Attested(experiment.name, True, _share(gap, allowed), column, seconds)
+    return Attested(name, True, _share(gap, allowed), column, seconds)
 
 
 def _share(gap: float, allowed: float) -> float:

@@ -42,6 +42,7 @@ from passgrad.trl.tasks import end_at_stop, task_dataset, task_reward
 from passgrad.trl.trainers import PassKGRPOTrainer
 from passgrad.worlds.language import LanguageWorld
 from passgrad_book.build.experiment import Tolerance, experiment, model_input
+from passgrad_book.experiments.small_models.witness_model import witness_model
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -335,8 +336,8 @@ def training_pass_at_k(
 
 
 training_pass_at_k.witnessed(
-    task="conventions", objective="pass@4", seed=0, start="conventions", model="smollm2-135m",
-    num_prompts=[2, 1], targets=[0.8, 0.06], warmup_steps=3, layers=1, steps=2,
-    learning_rate=0.15, batch_prompts=3, num_generations=4,
+    task="conventions", objective="pass@4", seed=0, start="conventions", model=witness_model,
+    num_prompts=[2, 1], targets=[0.8, 0.06], warmup_steps=6, layers=1, steps=2,
+    learning_rate=0.15, batch_prompts=3, num_generations=8,
     tolerance=Tolerance(1e-3, "float32 passes, amplified by two steps"),
 )  # fmt: skip

@@ -12,11 +12,12 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.models import load_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.tokens import encode
-from passgrad.rollouts.sampling import sample
+from passgrad.rollouts.sampling import Engine, sample
 from passgrad.tasks.gsm8k import gsm8k
 from passgrad_book.build import paths
 from passgrad_book.build.experiment import SINGLE, experiment, model_input
 from passgrad_book.experiments.inputs import verifier_input
+from passgrad_book.experiments.small_models.witness_model import witness_model
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,7 +31,13 @@ def _inputs(parameters: Mapping[str, Any]) -> dict[str, str | None]:
 
 @experiment(version=1, label="seed-{seed}", inputs=_inputs, files=("gsm8k_path",))
 def word_problems(
-    *, model: str, num_prompts: int, num_samples: int, seed: int, engine: str, gsm8k_path: str = ""
+    *,
+    model: str,
+    num_prompts: int,
+    num_samples: int,
+    seed: int,
+    engine: Engine,
+    gsm8k_path: str = "",
 ) -> Tables:
     """How many of ``num_samples`` solutions are right: table ``counts``, one row a problem.
 
@@ -53,7 +60,6 @@ def _counts(drawn: DataFrame) -> DataFrame:
 
 # --- the witness: what an engine drew once is judged, scored and counted again --------------------
 
-_MODEL = "smollm2-135m"
 #: right and wrong solutions of a word problem of the project's own, judged anew
 _TEXTS = (
     " 3 + 4 = 7\n#### {answer}", " So it is {answer}.\n#### {answer}.0", " #### 1{answer}",
@@ -66,7 +72,7 @@ def _task() -> Any:
 
 
 def _keep() -> Tables:
-    drawn = sample(_MODEL, _task(), num_samples=3, engine="transformers").table.to_pandas()
+    drawn = sample(witness_model(), _task(), num_samples=3, engine="transformers").table.to_pandas()
     columns = ["prompt_id", "completion", "completion_ids", "reward", "logprob", "engine"]
     return {"drawn": drawn[columns]}
 
@@ -77,8 +83,8 @@ def _replay(kept: Tables) -> Tables:
 
     task = _task()
     prompts = {prompt.id: prompt for prompt in task.prompts}
-    fresh = sample(_MODEL, task, num_samples=2, engine="transformers").table.to_pandas()
-    network, tokenizer = load_model(_MODEL)
+    fresh = sample(witness_model(), task, num_samples=2, engine="transformers").table.to_pandas()
+    network, tokenizer = load_model(witness_model())
 
     def gap(drawn: DataFrame) -> float:
         """Largest difference between the engine's log-probabilities and packed passes."""
@@ -86,7 +92,7 @@ def _replay(kept: Tables) -> Tables:
         completions = Completions.from_tokens(
             [tuple(encode(tokenizer, prompts[name].text)) for name, _ in rows],
             [[tuple(int(i) for i in ids) for ids in part["completion_ids"]] for _, part in rows],
-            [name for name, _ in rows],
+            [str(name) for name, _ in rows],
         )
         passes = CompletionPasses(network, completions, torch.zeros(completions.shape))
         return float(np.abs(passes.logprobs().numpy().ravel() - drawn["logprob"]).max())

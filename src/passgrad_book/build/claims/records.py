@@ -103,6 +103,8 @@ def _other_key(name: str, entry: Mapping[str, Any]) -> list[str]:
         key = known.key(given)
     except UserError as error:
         return [f"data/{name}: {error}; {recompute(entry)}"]
+    if key.name != entry["name"]:
+        return [f"data/{name} is called {key.name} by {known.name} now: {recompute(entry)}"]
     if not key.fits(entry):
         return [f"data/{name} has other inputs than {known.name} reads now: {recompute(entry)}"]
     return []

@@ -85,7 +85,10 @@ def _is_touched(name: str, touched: set[str]) -> bool:
 
 def witnesses(progress: Progress | None = None) -> Part:
     """Whether the code of today gives the numbers of the experiments; runs what is not known."""
-    outcomes = witness.attest_all(progress)
+    try:
+        outcomes = witness.attest_all(progress)
+    except UserError as error:
+        return Part("witnesses", "", (str(error),))
     ran = [one for one in outcomes if one.ran]
     detail = f"{len(outcomes)} experiments, {len(ran)} run"
     if ran:

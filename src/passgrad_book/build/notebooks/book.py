@@ -14,13 +14,12 @@ from passgrad import provenance
 from passgrad.errors import UserError
 from passgrad.files import write_atomic
 from passgrad_book.build import paths
-from passgrad_book.build.experiment import HOMES
 from passgrad_book.build.notebooks import running
 from passgrad_book.build.notebooks.modules import python_of, used_by
 from passgrad_book.build.notebooks.parameters import parameters_of, resolve
 from passgrad_book.build.notebooks.source import find, sources, split
-from passgrad_book.build.notebooks.tables import results_of
-from passgrad_book.build.results import LOG_VARIABLE, PROFILE_VARIABLE, manifest
+from passgrad_book.build.notebooks.tables import looked_up
+from passgrad_book.build.results import LOG_VARIABLE, PROFILE_VARIABLE
 from passgrad_book.build.sources import digest
 
 #: how many executed versions of one notebook are kept for the book
@@ -36,8 +35,8 @@ def key(path: Path | str, profile: str | None = None) -> str:
     """Hash of all that an executed notebook depends on.
 
     Its text, the values of its parameters, the code of the modules that it computes with and of all
-    that these import, the versions of the numerical packages, and the results that it read when it
-    was executed last. A result that it does not read changes nothing.
+    that these import, the versions of the numerical packages, and the results that it read, or
+    looked for in vain, when it was executed last. A result that it does not read changes nothing.
     """
     path = find(path)
     own = _own_key(path, profile or book_profile())
@@ -62,7 +61,9 @@ def _reads_path(path: Path, own: str) -> Path:
 
 
 def _reads(path: Path, own: str) -> list[dict[str, Any]]:
-    """The results that a notebook with this own key read: place of the record, origin, digest."""
+    """Where a notebook with this own key looked for results: place of the record, what was there,
+    and the modules of the code where it was computed here.
+    """
     try:
         return list(json.loads(_reads_path(path, own).read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -70,14 +71,10 @@ def _reads(path: Path, own: str) -> list[dict[str, Any]]:
 
 
 def _state(read: Mapping[str, Any]) -> str:
-    """What a result is now that was read: its file, and the code of one that was computed here."""
+    """What lies there now, and the code of a result that was computed here."""
     file = paths.root() / read["path"]
-    found = provenance.file_sha256(file) if file.is_file() else "gone"
-    if read["origin"] == "stored":
-        return found
-    code = read["digest"] and digest([f"passgrad_book.{HOMES[read['experiment']]}"])
-    stored = manifest().get(f"results/{read['experiment']}/{read['profile']}/{read['name']}.json")
-    return f"{found} {code} {stored}"
+    found = provenance.file_sha256(file) if file.is_file() else "absent"
+    return f"{found} {digest(read['modules'])}" if read["modules"] else found
 
 
 def executed_path(path: Path | str, profile: str | None = None) -> Path:
@@ -104,9 +101,8 @@ def ensure_executed(path: Path | str, profile: str | None = None, progress: bool
             progress=progress,
         )
         reads = [
-            {"path": paths.relative(entry["path"]), "origin": entry["origin"]}
-            | {name: entry["record"][name] for name in ("experiment", "profile", "name", "digest")}
-            for entry in results_of(log)
+            {"path": paths.relative(path), "modules": modules}
+            for path, modules in {x["path"]: x["modules"] for x in looked_up(log)}.items()
         ]
     content = (json.dumps(reads, indent=1) + "\n").encode()
     write_atomic(_reads_path(path, _own_key(path, profile)), content)
@@ -127,10 +123,7 @@ def executed(text: str) -> Any:
 
     This is the reader that the book registers for ``.py`` pages.
 
-    Raises
-    ------
-    UserError
-        When the text is not that of a notebook of the project.
+    :raises UserError: When the text is not that of a notebook of the project.
     """
     import nbformat
 

@@ -29,7 +29,9 @@ class Used:
 
 @functools.lru_cache(maxsize=64)
 def used_by(text: str) -> Used:
-    """What Python code uses of the project, by its import statements and by ``pg.name``."""
+    """What Python code uses of the project, by its import statements, by ``pg.name``, and by the
+    words of a command that it starts (``"passgrad.cli", "measure"``).
+    """
     import passgrad
 
     homes = passgrad._HOMES
@@ -40,10 +42,11 @@ def used_by(text: str) -> Used:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name == "passgrad":
-                    aliases.add(alias.asname or alias.name)
-                elif alias.name.partition(".")[0] in PACKAGES:
+                package = alias.name.partition(".")[0]
+                if package in PACKAGES and package != alias.name:
                     modules.add(alias.name)
+                if alias.name == "passgrad" or (package == "passgrad" and not alias.asname):
+                    aliases.add(alias.asname or package)
         elif (
             isinstance(node, ast.ImportFrom)
             and node.module
@@ -69,6 +72,14 @@ def used_by(text: str) -> Used:
                 modules.add(homes[node.attr])
             elif _is_module(f"passgrad.{node.attr}"):
                 modules.add(f"passgrad.{node.attr}")
+    words = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    if "passgrad.cli" in words:
+        names = {f"passgrad.cli.{word}" for word in words if word.isidentifier()}
+        modules |= {name for name in names if _is_module(name)} or {"passgrad.cli"}
     only_results = set(asked) - _called(tree)
     modules |= {f"passgrad_book.{HOMES[asked[name]]}" for name in asked.keys() - only_results}
     experiments = sorted(asked[name] for name in only_results)

@@ -26,18 +26,23 @@ if TYPE_CHECKING:
 _CSV = re.compile(r'<a download="([^"]*)\.csv" href="data:text/csv;base64,([A-Za-z0-9+/=]*)"')
 
 
+def looked_up(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log: where a result was looked for, and what was found there."""
+    if not log.is_file():
+        return []
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
 def results_of(log: Path) -> list[dict[str, Any]]:
     """The records of the results in a log, each once, in the order of their first use.
 
     ``path`` is that of the record, ``origin`` as in :class:`passgrad_book.build.results.Result`.
     """
-    if not log.is_file():
-        return []
     found: dict[str, dict[str, Any]] = {}
-    for line in log.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
+    for entry in looked_up(log):
         # What was made in this run stays "computed" when it is read again.
-        found.setdefault(entry["path"], entry)
+        if entry["origin"] != "absent":
+            found.setdefault(entry["path"], entry)
     return [
         entry | {"record": json.loads(Path(entry["path"]).read_text(encoding="utf-8"))}
         for entry in found.values()

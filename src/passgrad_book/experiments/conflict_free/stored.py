@@ -13,6 +13,7 @@ from passgrad.worlds.language import LanguageWorld
 from passgrad_book.build.experiment import SINGLE, experiment, model_input
 from passgrad_book.experiments.conflict_free.frontier import until_conflict
 from passgrad_book.experiments.conflict_free.metrics import prices
+from passgrad_book.experiments.small_models.witness_model import witness_model
 from passgrad_book.experiments.two_conventions import two_conventions_world
 
 if TYPE_CHECKING:
@@ -108,14 +109,18 @@ def metrics_language(
     return {"prices": prices(world, theta, methods, metrics, k=k, gain=gain)}
 
 
-_SMALL = {
-    "model": "smollm2-135m", "seed": 0, "num_prompts": 2, "num_examples": 2, "hard_fraction": 0.3,
-    "warmup_steps": 1, "warmup_step_size": 0.0015, "warmup_cosine": -0.99, "k": 10,
+_SMALL: dict[str, Any] = {
+    "model": witness_model, "seed": 0, "num_prompts": 2, "num_examples": 2, "hard_fraction": 0.3,
+    "warmup_steps": 6, "warmup_step_size": 1.0, "warmup_cosine": -0.1, "k": 1000,
 }  # fmt: skip
 frontier_language.witnessed(
     **_SMALL, methods=["pass@k", "pcgrad", "annealed", "constrained"], steps=1, length=0.004,
     tolerance=SINGLE,
 )  # fmt: skip
 metrics_language.witnessed(
-    **_SMALL, methods=["pass@k", "constrained"], gain=0.01, dampings=[0.1], tolerance=SINGLE
+    **_SMALL,
+    methods=["pass@k", "pcgrad", "constrained"],
+    gain=0.01,
+    dampings=[0.1],
+    tolerance=SINGLE,
 )

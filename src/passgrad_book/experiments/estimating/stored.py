@@ -28,6 +28,7 @@ from passgrad_book.experiments.estimating.answers import AnswerLaw, language_ans
 from passgrad_book.experiments.estimating.comparison import compare_methods
 from passgrad_book.experiments.estimating.coverage import simulate_conflict_coverage
 from passgrad_book.experiments.small_models.small_language import small_language_world
+from passgrad_book.experiments.small_models.witness_model import witness_model
 from passgrad_book.experiments.two_conventions import two_conventions_world
 
 if TYPE_CHECKING:
@@ -170,6 +171,6 @@ coverage_language.witnessed(
     tolerance=SINGLE, columns={"checks.two ways": ROUNDING, "checks.truth": ROUNDING},
 )  # fmt: skip
 compared_methods.witnessed(
-    model="smollm2-135m", num_prompts=2, num_examples=2, hard_fraction=0.3, warmup_steps=1,
-    warmup_step_size=0.001, num_samples=8, ks=[1, 2], replications=1, seed=0, tolerance=SINGLE,
+    model=witness_model, num_prompts=2, num_examples=2, hard_fraction=0.3, warmup_steps=6,
+    warmup_step_size=1.0, num_samples=64, ks=[1, 2], replications=1, seed=0, tolerance=SINGLE,
 )  # fmt: skip

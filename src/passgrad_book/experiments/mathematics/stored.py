@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -11,7 +11,7 @@ from passgrad.ascent.ascent import ascend
 from passgrad.errors import UserError
 from passgrad.lm.models import load_model, load_tokenizer, save_model
 from passgrad.objectives import PassAtK
-from passgrad.rollouts.sampling import sample
+from passgrad.rollouts.sampling import Engine, sample
 from passgrad.tasks.arithmetic import arithmetic
 from passgrad.tasks.base import Task
 from passgrad.tasks.conventions import conventions
@@ -26,6 +26,7 @@ from passgrad_book.experiments.inputs import verifier_input
 from passgrad_book.experiments.mathematics.math_study import Settings, study
 from passgrad_book.experiments.mathematics.regime import follow_conflict
 from passgrad_book.experiments.mathematics.study_vectors import check_size
+from passgrad_book.experiments.small_models.witness_model import witness_model
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,7 +70,7 @@ def make_task(
 ) -> Task:
     """A data set of the chapter by its name; UserError for another name."""
     words: dict[str, Any] = {"num_prompts": word_prompts, "num_examples": 2, "seed": seed}
-    limits = {
+    limits: dict[str, Any] = {
         "longest_problem": longest_problem or None,
         "longest_answer": 8 if longest_problem else None,
     }
@@ -102,7 +103,7 @@ def math_conflict(
     dataset: str,
     model: str,
     prompting: str,
-    engine: str,
+    engine: Engine | Literal["shared"],
     device: str,
     precision: str,
     num_samples: int,
@@ -143,7 +144,7 @@ def math_conflict(
     single = prompting == "few-shot" and dataset != "math"
     check_size(len(task.prompts), single=single, centred=centred, most_bytes=products_gb * 1e9)
     if dataset in WARMED:
-        world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop)
+        world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop or "\n")
         path = ascend(world, None, PassAtK(1), step_size=warmup_step_size, steps=warmup_steps)
         world.layout.load(network, path.theta)
         if engine != "shared":
@@ -167,7 +168,7 @@ def _chat_inputs(parameters: Mapping[str, Any]) -> dict[str, str | None]:
 def math_chat(
     *,
     model: str,
-    engine: str,
+    engine: Engine,
     seed: int,
     short_prompts: int,
     num_prompts: int,
@@ -200,20 +201,20 @@ def regime_map(
         raise UserError(f"no mix {mix!r}; there are: {', '.join(mixes)}")
     network, tokenizer = load_model(model)
     task = mixes[mix](num_prompts, seed)
-    world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop)
+    world = LanguageWorld(network, tokenizer, task.prompts, stop=task.stop or "\n")
     return follow_conflict(world, ks=ks, step_size=step_size, steps=steps)
 
 
 math_conflict.witnessed(
-    dataset="conventions", model="smollm2-135m", prompting="few-shot", engine="shared",
-    device="cpu", precision="float32", num_samples=4, seed=0, temperature=0.7, top_p=0.95,
+    dataset="conventions", model=witness_model, prompting="few-shot", engine="shared",
+    device="cpu", precision="float32", num_samples=8, seed=0, temperature=0.7, top_p=0.95,
     sketch_size=64, centred=True, whole=True, short_prompts=4, word_prompts=1,
-    longest_problem=140, warmup_steps=1, warmup_step_size=0.001, chat_tokens=8,
+    longest_problem=140, warmup_steps=6, warmup_step_size=1.0, chat_tokens=8,
     tolerance=SINGLE,
 )  # fmt: skip
 regime_map.witnessed(
-    mix="conventions", model="smollm2-135m", seed=0, num_prompts=4, ks=[2, 32], steps=1,
-    step_size=0.001, tolerance=SINGLE,
+    mix="conventions", model=witness_model, seed=0, num_prompts=4, ks=[2, 1000], steps=3,
+    step_size=1.0, tolerance=SINGLE,
 )  # fmt: skip
 
 
@@ -222,7 +223,7 @@ def _chat_again(kept: Mapping[str, DataFrame]) -> Mapping[str, DataFrame]:
     import pandas as pd
 
     small = math_chat(
-        model="smollm2-135m", engine="transformers", seed=0, short_prompts=4, num_prompts=2,
+        model=witness_model(), engine="transformers", seed=0, short_prompts=4, num_prompts=2,
         num_samples=2, chat_tokens=24,
     )  # fmt: skip
     references = {prompt.id: prompt for prompt in sums_of_two_terms(14, 0).prompts}

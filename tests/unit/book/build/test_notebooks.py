@@ -5,8 +5,7 @@ import pytest
 
 from passgrad.errors import UserError
 from passgrad_book.build import notebooks
-from passgrad_book.build.notebooks import book, running
-from passgrad_book.build.notebooks.modules import imported_modules
+from passgrad_book.build.notebooks import running
 from passgrad_book.build.notebooks.source import split
 
 pytestmark = pytest.mark.usefixtures("processes")  # kernels
@@ -44,7 +43,7 @@ value, os.environ["PASSGRAD_PROFILE"], os.getcwd()
 
 @pytest.fixture
 def notebook(checkout):
-    path = checkout / "notebooks" / "01_first.py"
+    path = checkout / "notebooks" / "first.py"
     path.write_text(SOURCE)
     return path
 
@@ -78,7 +77,7 @@ def test_one_parameters_cell(notebook):
 
 
 def test_values_come_from_defaults_profile_and_call(notebook, checkout):
-    (checkout / "notebooks/profiles/smoke.yml").write_text("01_first:\n  k: 3\n  step: 1\n")
+    (checkout / "notebooks/profiles/smoke.yml").write_text("first:\n  k: 3\n  step: 1\n")
     values = notebooks.resolve(notebook, "smoke", {"ks": (5,)})
     assert values == {
         "k": 3, "step": 1.0, "name": "toy", "ks": [5], "fast": False, "limit": None
@@ -88,10 +87,10 @@ def test_values_come_from_defaults_profile_and_call(notebook, checkout):
 
 def test_unknown_parameter_lists_the_known_ones(notebook, checkout):
     with pytest.raises(
-        UserError, match=r"unknown parameter 'kk' of 01_first.py; known parameters: k, step, name"
+        UserError, match=r"unknown parameter 'kk' of first.py; known parameters: k, step, name"
     ):
         notebooks.resolve(notebook, None, {"kk": 3})
-    (checkout / "notebooks/profiles/smoke.yml").write_text("01_first:\n  kk: 3\n")
+    (checkout / "notebooks/profiles/smoke.yml").write_text("first:\n  kk: 3\n")
     with pytest.raises(UserError, match="the profile smoke sets an unknown parameter 'kk'"):
         notebooks.resolve(notebook, "smoke")
 
@@ -119,10 +118,10 @@ def test_values_from_the_command_line(notebook, name, text, value):
     assert notebooks.parse_value(text, notebooks.parameters_of(notebook)[name]) == value
 
 
-def test_find_by_path_name_and_number(notebook):
-    for name in (notebook, str(notebook), "01_first", "01_first.py", "01"):
+def test_find_by_path_and_name(notebook):
+    for name in (notebook, str(notebook), "first", "first.py"):
         assert notebooks.find(name) == notebook.resolve()
-    with pytest.raises(UserError, match=r"no notebook '7'; known notebooks: notebooks/01_first.py"):
+    with pytest.raises(UserError, match=r"no notebook '7'; known notebooks: notebooks/first.py"):
         notebooks.find("7")
     made = notebook.with_suffix(".ipynb")
     made.write_text("{}")
@@ -136,14 +135,14 @@ def test_profiles_are_checked(notebook, checkout):
     (checkout / "notebooks/profiles/smoke.yml").write_text("a: 1\n  b: [\n")
     with pytest.raises(UserError, match=r"smoke.yml is not YAML \(line"):
         notebooks.resolve(notebook, "smoke")
-    (checkout / "notebooks/profiles/smoke.yml").write_text("01_first: 3\n")
+    (checkout / "notebooks/profiles/smoke.yml").write_text("first: 3\n")
     with pytest.raises(UserError, match="must map parameters to values"):
         notebooks.resolve(notebook, "smoke")
 
 
 def test_run(notebook, checkout, tmp_path, capfd):
     made = notebooks.run_notebook(notebook, parameters={"k": 5}, output_dir=tmp_path / "out")
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["01_first.ipynb"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["first.ipynb"]
     executed = nbformat.read(made, as_version=4)
     nbformat.validate(executed)
     result = executed.cells[-1].outputs[0]["data"]["text/plain"]
@@ -154,13 +153,13 @@ def test_run(notebook, checkout, tmp_path, capfd):
     assert profile == "cpu"
     assert cwd == str(notebook.parent.resolve())
     record = executed.metadata["passgrad"]
-    assert record["notebook"] == "notebooks/01_first.py"
+    assert record["notebook"] == "notebooks/first.py"
     assert record["parameters"]["k"] == 5
     assert record["changed"] == ["k"]
     assert str(tmp_path) not in json.dumps(executed.metadata)
     progress = capfd.readouterr().err
-    assert "01_first  cell 4 of 4" in progress
-    assert "01_first  done in 0:" in progress
+    assert "first  cell 4 of 4" in progress
+    assert "first  done in 0:" in progress
 
 
 def test_ids_of_cells_are_stable(notebook):
@@ -174,96 +173,46 @@ def test_a_failing_cell_leaves_no_final_file(notebook, tmp_path):
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(
-        "01_first.py stopped in cell 4 ('value = metrics.pass_at_k(20, 5, k)'): "
+        "first.py stopped in cell 4 ('value = metrics.pass_at_k(20, 5, k)'): "
     )
     assert "UserError" in message
-    assert "01_first.failed.ipynb" in message
-    assert (tmp_path / "01_first.failed.ipynb").is_file()
-    assert not (tmp_path / "01_first.ipynb").exists()
+    assert "first.failed.ipynb" in message
+    assert (tmp_path / "first.failed.ipynb").is_file()
+    assert not (tmp_path / "first.ipynb").exists()
     assert not list(tmp_path.glob(".*part*"))
     # a run that succeeds removes the failed one
     notebooks.run_notebook(notebook, output_dir=tmp_path, progress=False)
-    assert not (tmp_path / "01_first.failed.ipynb").exists()
+    assert not (tmp_path / "first.failed.ipynb").exists()
 
 
 def test_a_kernel_that_dies_is_an_error_too(notebook, tmp_path):
     notebook.write_text(SOURCE + "\n# %%\nos._exit(3)\n")
-    with pytest.raises(UserError, match=r"01_first.py stopped in cell 4: DeadKernelError"):
+    with pytest.raises(UserError, match=r"first.py stopped in cell 4: DeadKernelError"):
         notebooks.run_notebook(notebook, output_dir=tmp_path, progress=False)
-    assert not (tmp_path / "01_first.ipynb").exists()
-
-
-def test_modules_of_a_notebook():
-    text = """
-import passgrad as pg
-import passgrad.stats
-from passgrad import figures, conflict
-from passgrad.worlds.bandit import TwoPointBandit
-from passgrad.worlds import tabular
-import numpy as np
-pg.pass_at_k(2, 1, 1)
-np.linalg.norm
-"""
-    assert imported_modules(text) == [
-        "passgrad_book.build.figures",
-        "passgrad.interference",
-        "passgrad.metrics",
-        "passgrad.stats",
-        "passgrad.worlds.bandit",
-        "passgrad.worlds.tabular",
-    ]
-
-
-def test_key_follows_all_that_a_notebook_depends_on(notebook, checkout, monkeypatch):
-    key = notebooks.key(notebook)
-    assert notebooks.key(notebook) == key
-
-    def changed(path, text):
-        before = path.read_text() if path.exists() else None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        new = notebooks.key(notebook)
-        if before is None:
-            path.unlink()
-        else:
-            path.write_text(before)
-        assert notebooks.key(notebook) == key
-        return new != key
-
-    assert changed(notebook, SOURCE + "# more\n")
-    assert changed(checkout / "requirements/lock.txt", "numpy==2.1\n")
-    assert changed(checkout / "data/manifest.json", '{"files": {}}')
-    assert changed(checkout / "notebooks/profiles/cpu.yml", "01_first:\n  k: 2\n")
-    assert not changed(checkout / "notebooks/02_other.py", "x = 1\n")
-    asked = []
-    monkeypatch.setattr(
-        book.provenance, "digest", lambda modules: asked.append(list(modules)) or "other"
-    )
-    assert notebooks.key(notebook) != key
-    assert asked == [["passgrad.metrics"]]
+    assert not (tmp_path / "first.ipynb").exists()
 
 
 def test_the_book_executes_once_and_again_after_a_change(notebook, monkeypatch):
     ran = []
-    original = running.run_notebook
+    original = running.execute
 
     def run(*arguments, **keywords):
         ran.append(arguments[0].name)
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(running, "run_notebook", run)
+    monkeypatch.setattr(running, "execute", run)
     for _ in range(2):
         page = notebooks.executed(SOURCE)
-    assert ran == ["01_first.py"]
+    assert ran == ["first.py"]
     assert page.cells[-1].cell_type == "markdown"
     footer = page.cells[-1].source
     assert "Provenance of this page" in footer
     assert "| `k` | `10` | samples that are allowed |" in footer
-    assert "_notebooks/01_first.ipynb" in footer
+    assert "_notebooks/first.ipynb" in footer
     assert "passgrad" not in page.metadata
     notebook.write_text(SOURCE + "\n# %%\n1 + 1\n")
     notebooks.executed(notebook.read_text())
-    assert ran == ["01_first.py"] * 2
+    assert ran == ["first.py"] * 2
 
 
 def test_only_notebooks_of_the_project_are_pages(notebook):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pandas as pd
@@ -21,15 +22,15 @@ class Counter:
         return {"prompts": FRAME.assign(p=self.value), "curve": FRAME[["n"]]}
 
 
-def get(compute, **changes):
-    settings = {
-        "parameters": {"k": 10, "ks": (1, 2)},
-        "modules": ["passgrad.metrics"],
-        "compute": compute,
-        "seed": 0,
-        "model_sha256": "ab" * 32,
-    }
-    return results.cached("two_conventions", "seed-0", **(settings | changes))
+KEY = results.Key(
+    "two_conventions", 1, "seed-0", {"k": 10, "ks": (1, 2), "seed": 0},
+    {"model": "ab" * 32, "problems": None}, ["passgrad.metrics"],
+)  # fmt: skip
+
+
+def get(compute, *, profile=None, recompute=False, **changes):
+    key = dataclasses.replace(KEY, **changes)
+    return results.obtain(key, compute, profile=profile, recompute=recompute)
 
 
 def files(checkout, base="data/results"):
@@ -50,8 +51,9 @@ def test_asked_for_results_are_kept_with_the_project(checkout):
     assert compute.calls == 0
     assert read.origin == "stored"
     pd.testing.assert_frame_equal(read["prompts"], FRAME.assign(p=0.25))
-    assert read.record["seed"] == 0
-    assert read.record["parameters"] == {"k": 10, "ks": [1, 2]}
+    assert read.record["version"] == 1
+    assert read.record["parameters"] == {"k": 10, "ks": [1, 2], "seed": 0}
+    assert read.record["inputs"] == {"model": "ab" * 32, "problems": None}
     assert read.record["wall_seconds"] >= 0
     assert results.verify() == []
 
@@ -66,16 +68,21 @@ def test_other_results_are_kept_in_the_build_folder_and_read_again(checkout):
     assert results.manifest() == {}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"parameters": {"k": 11, "ks": (1, 2)}},
-        {"modules": ["passgrad.stats"]},
-        {"model_sha256": "cd" * 32},
-        {"model_sha256": None},
-        {"profile": "smoke"},
-    ],
-)
+OTHER_KEYS = [
+    {"version": 2},
+    {"parameters": {"k": 11, "ks": (1, 2), "seed": 0}},
+    {"parameters": {"k": 10, "ks": (1, 3), "seed": 0}},
+    {"parameters": {"k": 10, "ks": (1, 2), "seed": 1}},
+    {"parameters": {"k": 10, "ks": (1, 2)}},
+    {"parameters": {"k": 10, "ks": (1, 2), "seed": 0, "more": None}},
+    {"inputs": {"model": "cd" * 32, "problems": None}},
+    {"inputs": {"model": "ab" * 32, "problems": "ef" * 32}},
+    {"inputs": {"model": "ab" * 32}},
+    {"inputs": {"model": "ab" * 32, "problems": None, "verifier": None}},
+]
+
+
+@pytest.mark.parametrize("change", [*OTHER_KEYS, {"profile": "smoke"}, {"name": "seed-1"}])
 def test_a_result_that_does_not_fit_is_computed_and_what_ships_is_left_alone(checkout, change):
     get(Counter(), recompute=True)
     before = {name: (checkout / name).read_bytes() for name in files(checkout)}
@@ -85,6 +92,48 @@ def test_a_result_that_does_not_fit_is_computed_and_what_ships_is_left_alone(che
     assert made.origin == "computed"
     assert made["prompts"]["p"].tolist() == [0.5, 0.5]
     assert {name: (checkout / name).read_bytes() for name in files(checkout)} == before
+
+
+@pytest.mark.parametrize("change", OTHER_KEYS)
+def test_a_key_fits_its_own_record_alone(change):
+    entry = {"version": 1, "parameters": {"k": 10, "ks": [1, 2], "seed": 0}, "inputs": KEY.inputs}
+    assert KEY.fits(entry)
+    assert not dataclasses.replace(KEY, **change).fits(entry)
+
+
+def test_an_input_that_is_not_at_hand_is_not_compared(checkout):
+    """Without the model in the cache its results can be read all the same."""
+    get(Counter(), recompute=True)
+    compute = Counter()
+    read = get(compute, inputs={"model": None, "problems": None})
+    assert (compute.calls, read.origin) == (0, "stored")
+
+
+def test_the_code_matters_for_what_was_computed_here_and_not_for_what_ships(checkout, monkeypatch):
+    get(Counter(), recompute=True)
+    local = Counter()
+    get(local, name="seed-1")
+    monkeypatch.setattr(results.sources, "digest", lambda modules: "ef" * 32)
+    shipped = Counter()
+    assert get(shipped).origin == "stored"
+    get(local, name="seed-1")
+    get(local, name="seed-1")
+    assert (shipped.calls, local.calls) == (0, 2)
+
+
+@pytest.mark.parametrize("commit", ["0" * 40 + "-dirty", None])
+def test_nothing_is_stored_from_code_that_is_not_committed(checkout, monkeypatch, commit):
+    monkeypatch.setattr("passgrad.provenance.git_commit", lambda: commit)
+    compute = Counter()
+    with pytest.raises(UserError, match="from a commit alone, and src or notebooks hold changes"):
+        get(compute, recompute=True)
+    assert compute.calls == 0
+    assert files(checkout, "data") == []
+    assert get(compute).origin == "computed"
+    # In a folder that is named for it everything can be computed.
+    monkeypatch.setenv(results.RESULTS_VARIABLE, str(checkout / "_build" / "again"))
+    assert get(compute, recompute=True).origin == "computed"
+    assert files(checkout, "data") == []
 
 
 def test_profile_is_that_of_the_notebook(checkout, monkeypatch):
@@ -98,7 +147,8 @@ def test_a_file_that_was_edited_by_hand_is_named(checkout, suffix):
     path = checkout / "data/results/two_conventions/cpu" / f"seed-0.{suffix}"
     path.write_bytes(path.read_bytes().replace(b"2026", b"2025") + b" ")
     with pytest.raises(
-        UserError, match=f"data/results/two_conventions/cpu/seed-0.{suffix} was changed by hand"
+        results.DamagedResult,
+        match=f"data/results/two_conventions/cpu/seed-0.{suffix} was changed by hand",
     ):
         get(Counter())
     assert [p for p in results.verify() if f"seed-0.{suffix}" in p]
@@ -111,7 +161,7 @@ def test_a_file_that_was_edited_by_hand_is_named(checkout, suffix):
 def test_a_table_that_is_missing_is_named(checkout):
     get(Counter(), recompute=True)
     (checkout / "data/results/two_conventions/cpu/seed-0.curve.parquet").unlink()
-    with pytest.raises(UserError, match=r"seed-0.curve.parquet is missing"):
+    with pytest.raises(results.DamagedResult, match=r"seed-0.curve.parquet is missing"):
         get(Counter())
     assert len(results.verify()) == 1
 
@@ -155,16 +205,16 @@ def test_the_page_says_where_a_result_comes_from(checkout):
     assert "computed here, as asked" in made._repr_markdown_()
     line = get(Counter())._repr_markdown_()
     assert "`two_conventions/seed-0` (cpu profile): read from the results that ship" in line
-    assert made.record["digest"][:12] in line
+    assert "version 1, model `abababababab`" in line
     assert made.record["time"][:10] in line
-    assert "`abababababab`" in line
     assert "\n" not in line
-    assert "no stored result fits" in get(Counter(), profile="smoke")._repr_markdown_()
+    assert (
+        "no stored result has these parameters" in get(Counter(), profile="smoke")._repr_markdown_()
+    )
 
 
-def test_load_checks_hashes_but_not_the_code(checkout, monkeypatch):
+def test_load_needs_no_key(checkout):
     get(Counter(), recompute=True)
-    monkeypatch.setattr(results.provenance, "digest", lambda modules: "other")
     assert results.load("two_conventions", "seed-0")["curve"]["n"].tolist() == [3, 4]
     with pytest.raises(UserError, match="no stored result two_conventions/seed-1"):
         results.load("two_conventions", "seed-1")
@@ -186,21 +236,11 @@ def test_parameters_must_be_plain(checkout, bad):
 @pytest.mark.parametrize("name", ["", "../x", ".hidden", "a/b"])
 def test_names_cannot_leave_the_folder(checkout, name):
     with pytest.raises(UserError, match="cannot name a result"):
-        results.cached(name, "x", parameters={}, modules=["passgrad.errors"], compute=Counter())
+        results.obtain(results.Key(name, 1, "x", {}), Counter())
 
 
 def test_what_ships_is_as_the_manifest_says():
     assert results.verify() == []
-
-
-def test_what_ships_was_made_by_this_code(root):
-    """A stale result would be recomputed, for minutes, by the chapter that reads it."""
-    stale = []
-    for path in sorted((root / "data" / "results").rglob("*.json")):
-        record = json.loads(path.read_text())
-        if results.provenance.digest(record["modules"]) != record["digest"]:
-            stale.append(path.stem)
-    assert stale == []
 
 
 def test_a_folder_of_its_own_stands_for_both_places(checkout, monkeypatch):
@@ -224,20 +264,14 @@ def test_where_that_folder_has_no_such_result_the_one_that_ships_is_loaded(check
     assert results.load("two_conventions", "seed-0").origin == "stored"
 
 
-def test_the_record_holds_the_digest_of_every_module(checkout):
-    record = get(Counter()).record
-    assert record["sources"].keys() == set(results.provenance.dependencies(["passgrad.metrics"]))
-    assert all(len(digest) == 12 for digest in record["sources"].values())
-
-
 def test_the_manifest_says_how_a_result_was_made(checkout, monkeypatch):
     monkeypatch.setenv(results.NOTEBOOK_VARIABLE, "notebooks/toy.py")
     record = get(Counter(), recompute=True).record
     content = json.loads(results.manifest_path().read_text())
     (known,) = content["results"].values()
     assert known["notebook"] == "notebooks/toy.py"
-    assert known["parameters"] == {"k": 10, "ks": [1, 2]}
-    for name in ("schema", "digest", "seed", "versions", "wall_seconds"):
+    assert known["parameters"] == {"k": 10, "ks": [1, 2], "seed": 0}
+    for name in ("schema", "version", "inputs", "versions", "wall_seconds"):
         assert known[name] == record[name]
     assert str(record["cpu"]["cores"]) in known["device"]
 
@@ -259,8 +293,7 @@ def test_two_runs_may_store_results_at_the_same_time(checkout):
 
 def test_a_result_is_taken_out_with_its_files_and_its_entries(checkout):
     get(Counter(), recompute=True)
-    other = {"parameters": {}, "modules": ["passgrad.metrics"], "compute": Counter()}
-    results.cached("two_conventions", "seed-01", recompute=True, **other)
+    get(Counter(), name="seed-01", recompute=True)
     (checkout / "data/results/two_conventions/cpu/seed-0.curve.parquet").unlink()
     assert len(results.remove("two_conventions/cpu/seed-0")) == 3
     assert results.verify() == []

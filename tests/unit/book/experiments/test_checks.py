@@ -27,10 +27,8 @@ def test_after_a_rerun_its_runs_alone_are_measured(tmp_path, monkeypatch):
     before = training.trainer_estimates()
     assert before["batches"] == stored_batches()
     monkeypatch.setenv(results.RESULTS_VARIABLE, str(tmp_path))
-    results.cached(
-        training.EXPERIMENT, "conventions-pass-at-8-seed-0", parameters={},
-        modules=["passgrad.metrics"], compute=lambda: {"steps": steps(0.1)},
-    )  # fmt: skip
+    key = results.Key(training.EXPERIMENT, 1, "conventions-pass-at-8-seed-0", {})
+    results.obtain(key, lambda: {"steps": steps(0.1)})
     found = training.trainer_estimates()
     assert (found["runs"], found["batches"]) == (1, 2)
     # errors 0.1 and 0.09: mean 0.095, deviation 0.01 / sqrt(2), error of the mean 0.005

@@ -78,7 +78,7 @@ def test_a_run_stores_what_its_check_reads(claim):
         module = importlib.import_module(f"passgrad_book.experiments.checks.{subject}")
         experiment = getattr(module, "EXPERIMENT", None)
         notebook = notebooks.find(claim.words[2]).read_text()
-        assert experiment is None or f'"{experiment}"' in notebook
+        assert experiment is None or f"{experiment}.result(" in notebook
 
 
 def test_the_ids_follow_each_other():

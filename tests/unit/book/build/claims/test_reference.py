@@ -13,10 +13,8 @@ FRAME = pd.DataFrame(
 
 @pytest.fixture
 def stored(checkout):
-    results.cached(
-        "one", "seed-0", parameters={"n": 12, "ks": [1, 2]}, modules=["passgrad.metrics"],
-        compute=lambda: {"conflict": FRAME}, recompute=True, seed=0,
-    )  # fmt: skip
+    key = results.Key("one", 1, "seed-0", {"n": 12, "ks": [1, 2]})
+    results.obtain(key, lambda: {"conflict": FRAME}, recompute=True)
     measured.write({"E1": {"measured": {"threshold": 7.97, "times": 12263.02}}})
     return checkout
 
@@ -28,7 +26,7 @@ def stored(checkout):
         ("one/cpu/seed-0:conflict[k=10, group=all].cosine|.3f", "−0.073"),
         ("one/cpu/seed-0:conflict[k=10,group=hard].cosine|.0%", "50%"),
         ("one/cpu/seed-0:parameters.n", "12"),
-        ("one/cpu/seed-0:seed", "0"),
+        ("one/cpu/seed-0:version", "1"),
         ("claims:E1.threshold|.1f", "8.0"),
         ("claims:E1.times|,.0f", "12,263"),
         ("claims:E1.times|.1e", "1.2 × 10⁴"),

@@ -108,14 +108,12 @@ def test_the_environment_of_a_run_keeps_its_results_apart(project):
 
 def test_a_fresh_result_is_what_is_measured(project, monkeypatch):
     """The check after a run reads what the run left in _build, not what ships."""
-    stored = results.load("gsm8k", "seed-0")
+    stored = results.load("word_problems", "seed-0")
 
     def run(command, timeout):
         with module._reading_fresh_results():
-            results.cached(
-                "gsm8k", "seed-0", parameters={}, modules=["passgrad.metrics"],
-                compute=lambda: {"counts": stored["counts"].assign(correct=3.0)},
-            )  # fmt: skip
+            key = results.Key("word_problems", 1, "seed-0", {})
+            results.obtain(key, lambda: {"counts": stored["counts"].assign(correct=3.0)})
 
     content = yaml.safe_load((project / "claims.yml").read_text())
     for claim in content["claims"]:
@@ -127,7 +125,7 @@ def test_a_fresh_result_is_what_is_measured(project, monkeypatch):
     assert found.measured["right"] == 72
     assert found.verdict == "not reproduced"
     assert (project / "data" / "manifest.json").read_bytes() == before
-    assert results.load("gsm8k", "seed-0")["counts"]["correct"].sum() < 72
+    assert results.load("word_problems", "seed-0")["counts"]["correct"].sum() < 72
 
 
 def test_seconds_and_machine_can_be_kept(project):
@@ -141,7 +139,7 @@ def test_seconds_and_machine_can_be_kept(project):
     ("command", "message"),
     [
         ("rm -rf data", "C1: command: 'rm -rf data' is neither passgrad run"),
-        ("passgrad run 99_none", "notebooks/99_none.py is not there"),
+        ("passgrad run none", "notebooks/none.py is not there"),
         ("pytest tests/theory/test_none.py", "tests/theory/test_none.py is not there"),
     ],
 )

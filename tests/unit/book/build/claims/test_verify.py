@@ -9,16 +9,28 @@ import yaml
 from typer.testing import CliRunner
 
 from passgrad.cli import app
-from passgrad_book.build import results
-from passgrad_book.build.claims import load, measured, records, render
+from passgrad_book.build import results, witness
+from passgrad_book.build.claims import load, measured, render
 from passgrad_book.build.claims.verify import files, pages
+from passgrad_book.build.witness import Attested
 
 
 def call(*arguments):
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_everything_that_ships_is_in_order_within_two_minutes():
+@pytest.fixture
+def attested(monkeypatch):
+    """The code is taken as known: no witness runs. Returns the failures that are to be found."""
+    failures = []
+    monkeypatch.setattr(
+        witness, "attest_all", lambda say: [Attested("toy", False, failure=x) for x in failures]
+    )
+    return failures
+
+
+def test_everything_that_ships_is_in_order_within_two_minutes(attested):
+    """Without the witnesses, which have tests of their own."""
     start = time.perf_counter()
     done = call("verify")
     seconds = time.perf_counter() - start
@@ -29,6 +41,18 @@ def test_everything_that_ships_is_in_order_within_two_minutes():
     assert seconds < 120
     for one in load().claims:
         assert any(line.startswith(f"{one.id} ") for line in done.output.splitlines())
+
+
+def test_other_numbers_of_a_witness_end_it(project, attested):
+    attested += [None, "experiment toy: the code of today gives another curve.y"]
+    part = found(project)["witnesses"]
+    assert part.detail == "2 experiments, 0 run"
+    assert part.failures == ("experiment toy: the code of today gives another curve.y",)
+
+
+def found(project):
+    """The parts of verify by their names."""
+    return {part.name: part for part in files(lambda line: None)}
 
 
 def test_the_generated_pages_are_up_to_date():
@@ -44,7 +68,7 @@ def change(project, name, edit):
     return f"data/results/{name}"
 
 
-def test_a_value_edited_by_hand_ends_it_and_is_named(project):
+def test_a_value_edited_by_hand_ends_it_and_is_named(project, attested):
     def edit(frame):
         frame.loc[4, "cosine"] = 0.5
 
@@ -53,14 +77,14 @@ def test_a_value_edited_by_hand_ends_it_and_is_named(project):
     assert done.exit_code == 1
     assert f"[fail] E1: {name} was changed by hand: restore it with git" in done.output
     assert "not reproduced" in done.output
-    parts = {part.name: part for part in files()}
+    parts = found(project)
     assert [line for line in parts["files"].failures if "two_conventions" in line] == [
         f"{name} was changed by hand: restore it with git, or run make results"
     ]
     assert all("\n" not in line for part in parts.values() for line in part.failures)
 
 
-def test_a_value_that_was_stored_wrong_breaks_an_identity(project):
+def test_a_value_that_was_stored_wrong_breaks_an_identity(project, attested):
     """With the hashes made to fit, it is the columns that give it away."""
     stored = results.load("two_conventions", "seed-0")
     tables = {name: frame.copy() for name, frame in stored.tables.items()}
@@ -68,7 +92,7 @@ def test_a_value_that_was_stored_wrong_breaks_an_identity(project):
     path = project / "data/results/two_conventions/cpu/seed-0.json"
     entry = {key: value for key, value in stored.record.items() if key != "tables"}
     results._write(path, entry, tables)
-    parts = {part.name: part for part in files()}
+    parts = found(project)
     assert not any("two_conventions" in line for line in parts["files"].failures)
     lines = [line for line in parts["identities"].failures if "seed-0" in line]
     assert any("inner_product recomputed from the stored columns" in line for line in lines)
@@ -112,17 +136,17 @@ def test_write_keeps_the_values_of_claims_that_were_not_measured(project):
     assert measured.read() == before
 
 
-def test_a_faulty_record_and_a_stale_one_are_named(project, monkeypatch):
-    path = project / "data/results/gsm8k/cpu/seed-0.json"
+def test_a_faulty_record_and_one_of_another_version_are_named(project, attested):
+    path = project / "data/results/word_problems/cpu/seed-0.json"
     entry = json.loads(path.read_text())
-    monkeypatch.setattr(records, "_digest", lambda modules, stamp: "0" * 64)
-    stale = [line for line in list(files())[2].failures if "results/gsm8k/" in line]
-    assert len(stale) == 1
-    assert "data/results/gsm8k/cpu/seed-0.json is stale, " in stale[0]
-    assert "passgrad run language_sampled" in stale[0]
-    path.write_text(json.dumps(entry | {"notebook": None}))
-    faulty = [line for line in list(files())[1].failures if "results/gsm8k/" in line]
-    assert any("names no notebook that made it" in line for line in faulty)
+
+    def lines(change):
+        path.write_text(json.dumps(entry | change))
+        return [x for x in found(project)["records"].failures if "word_problems/cpu/seed-0" in x]
+
+    assert "is of version 7 of word_problems, which is at version" in lines({"version": 7})[0]
+    assert "passgrad run language_sampled" in lines({"version": 7})[0]
+    assert "names no notebook that made it" in lines({"notebook": None})[0]
 
 
 def test_an_unknown_claim_is_one_line(project, capsys):

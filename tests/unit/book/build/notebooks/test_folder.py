@@ -20,7 +20,7 @@ SOURCE = """\
 # %%
 import pandas as pd
 
-from passgrad import figures, results
+from passgrad_book.build import figures, results
 
 # %% tags=["parameters"]
 size: int = 3  # rows
@@ -30,10 +30,8 @@ def compute():
     return {"squares": pd.DataFrame({"x": range(size), "y": [x**2 for x in range(size)]})}
 
 
-found = results.cached(
-    "folder", f"size-{size}", parameters={"size": size}, modules=["passgrad.metrics"],
-    compute=compute,
-)
+key = results.Key("folder", 1, f"size-{size}", {"size": size}, modules=["passgrad.metrics"])
+found = results.obtain(key, compute)
 print("<script>alert(1)</script>")
 found
 
@@ -50,7 +48,7 @@ figures.show(
 
 @pytest.fixture
 def notebook(checkout):
-    path = checkout / "notebooks" / "01_first.py"
+    path = checkout / "notebooks" / "first.py"
     path.write_text(SOURCE)
     return path
 
@@ -59,7 +57,7 @@ def test_a_run_is_one_folder(notebook, checkout, tmp_path):
     out = tmp_path / "out"
     made = run_to_folder(notebook, "cpu", {"size": 4}, out, progress=False)
     assert sorted(p.name for p in out.iterdir()) == [
-        "01_first.html", "01_first.ipynb", "01_first.json", "fig-squares.parquet",
+        "fig-squares.parquet", "first.html", "first.ipynb", "first.json",
         "folder.size-4.squares.parquet",
     ]  # fmt: skip
     assert set(made) == set(out.iterdir())
@@ -93,7 +91,7 @@ def test_a_run_is_one_folder(notebook, checkout, tmp_path):
     again = run_to_folder(notebook, "cpu", {"size": 2}, out, html=False, progress=False)
     assert again.page is None
     assert sorted(p.name for p in out.iterdir()) == [
-        "01_first.ipynb", "01_first.json", "fig-squares.parquet", "folder.size-2.squares.parquet",
+        "fig-squares.parquet", "first.ipynb", "first.json", "folder.size-2.squares.parquet",
     ]  # fmt: skip
 
 
@@ -102,9 +100,9 @@ def test_a_failed_run_leaves_its_part_and_the_reason(notebook, tmp_path):
         run_to_folder(notebook, None, {"size": 6}, tmp_path / "out", progress=False)
     assert caught.value.reason == "ValueError: too many rows"
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "01_first.failed.ipynb", "01_first.failed.json",
+        "first.failed.ipynb", "first.failed.json",
     ]  # fmt: skip
-    entry = json.loads((tmp_path / "out" / "01_first.failed.json").read_text())
+    entry = json.loads((tmp_path / "out" / "first.failed.json").read_text())
     assert (entry["exit"], entry["reason"]) == (1, "ValueError: too many rows")
     assert entry["parameters"] == {"size": 6}
 
@@ -112,7 +110,7 @@ def test_a_failed_run_leaves_its_part_and_the_reason(notebook, tmp_path):
 def test_bad_input_runs_nothing(notebook, tmp_path):
     for arguments, message in (
         (("huge",), "no profile 'huge'; known profiles: cpu"),
-        (("cpu", {"rows": 3}), "unknown parameter 'rows' of 01_first.py; known parameters: size"),
+        (("cpu", {"rows": 3}), "unknown parameter 'rows' of first.py; known parameters: size"),
     ):
         with pytest.raises(UserError, match=message):
             run_to_folder(notebook, *arguments, output_dir=tmp_path / "out")
@@ -121,7 +119,7 @@ def test_bad_input_runs_nothing(notebook, tmp_path):
 
 def test_the_folder_follows_the_values(notebook, checkout):
     plain = default_folder(notebook, "cpu")
-    assert plain == checkout / "_build" / "runs" / "01_first" / "cpu"
+    assert plain == checkout / "_build" / "runs" / "first" / "cpu"
     assert default_folder(notebook, "cpu", {"size": 3}) == plain
     other = default_folder(notebook, "cpu", {"size": 4})
     assert other.parent == plain.parent
@@ -137,17 +135,14 @@ def test_the_digest_follows_text_code_profile_and_values(notebook, monkeypatch):
     assert run_digest(notebook) != digest
     notebook.write_text(SOURCE)
     assert run_digest(notebook) == digest
-    monkeypatch.setattr("passgrad.provenance.digest", lambda modules: "other")
+    monkeypatch.setattr("passgrad_book.build.notebooks.modules.digest", lambda modules: "other")
     assert run_digest(notebook) != digest
 
 
 def test_results_are_logged_only_where_asked(checkout, tmp_path, monkeypatch):
     def give():
-        frame = pd.DataFrame({"x": [1.0]})
-        results.cached(
-            "folder", "one", parameters={}, modules=["passgrad.metrics"],
-            compute=lambda: {"t": frame},
-        )  # fmt: skip
+        key = results.Key("folder", 1, "one", {}, modules=["passgrad.metrics"])
+        results.obtain(key, lambda: {"t": pd.DataFrame({"x": [1.0]})})
 
     monkeypatch.delenv(results.LOG_VARIABLE, raising=False)
     give()

@@ -4,11 +4,9 @@ import pytest
 
 from passgrad.interference import conflict
 from passgrad.worlds.bandit import TwoPointBandit
-from passgrad_book.experiments.conflict_free import frontier as frontier_language
-from passgrad_book.experiments.conflict_free.frontier import (
-    two_conventions_frontier,
-    until_conflict,
-)
+from passgrad_book.experiments import two_conventions
+from passgrad_book.experiments.conflict_free.frontier import until_conflict
+from passgrad_book.experiments.conflict_free.stored import frontier_language
 
 LOOK = {"k": 10, "step_size": 2.0, "steps": 30}
 
@@ -34,13 +32,13 @@ def test_it_goes_no_farther_than_it_may():
 
 
 def test_the_two_conventions(tiny_model, tiny_tokenizer, monkeypatch):
-    monkeypatch.setattr(frontier_language, "load_model", lambda _: (tiny_model(), tiny_tokenizer))
+    monkeypatch.setattr(two_conventions, "load_model", lambda _: (tiny_model(), tiny_tokenizer))
     given = {
         "model": "tiny", "seed": 1, "num_prompts": 2, "num_examples": 1, "hard_fraction": 0.25,
         "warmup_steps": 1, "warmup_step_size": 0.1, "warmup_cosine": -1.0,
         "methods": ["pass@k", "constrained"], "k": 4, "steps": 2, "length": 0.01,
     }  # fmt: skip
-    tables = two_conventions_frontier(**given)
+    tables = frontier_language(**given)
     assert set(tables) == {"path", "prompts", "warmup"}
     path, prompts = tables["path"], tables["prompts"]
     assert path["step"].tolist() == [0, 1, 2] * 2
@@ -48,6 +46,6 @@ def test_the_two_conventions(tiny_model, tiny_tokenizer, monkeypatch):
     masses = prompts[prompts["method"] == "pass@k"].groupby("group")["mass"].sum()
     assert masses.to_dict() == pytest.approx({"base 10": 0.75, "base 9": 0.25})
     np.testing.assert_allclose(path["length"].dropna(), 0.01, rtol=1e-6)
-    again = two_conventions_frontier(**given)
+    again = frontier_language(**given)
     for name, table in tables.items():
         pd.testing.assert_frame_equal(table, again[name])

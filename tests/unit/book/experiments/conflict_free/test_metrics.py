@@ -5,8 +5,9 @@ from passgrad import UserError
 from passgrad.ascent.directions import AdamMetric, Euclidean, FisherMetric
 from passgrad.interference import conflict
 from passgrad.worlds.bandit import TwoPointBandit
-from passgrad_book.experiments.conflict_free import metrics as metrics_language
-from passgrad_book.experiments.conflict_free.metrics import prices, two_conventions_prices
+from passgrad_book.experiments import two_conventions
+from passgrad_book.experiments.conflict_free.metrics import prices
+from passgrad_book.experiments.conflict_free.stored import metrics_language
 
 WORLD, THETA = TwoPointBandit(), (-2.0, -2.0)
 METRICS = {"plain": Euclidean(), "Adam": AdamMetric(), "natural": FisherMetric(0.1, relative=True)}
@@ -52,13 +53,13 @@ def test_what_has_no_price():
 
 
 def test_the_two_conventions(tiny_model, tiny_tokenizer, monkeypatch):
-    monkeypatch.setattr(metrics_language, "load_model", lambda _: (tiny_model(), tiny_tokenizer))
+    monkeypatch.setattr(two_conventions, "load_model", lambda _: (tiny_model(), tiny_tokenizer))
     given = {
         "model": "tiny", "seed": 1, "num_prompts": 2, "num_examples": 1, "hard_fraction": 0.25,
         "warmup_steps": 1, "warmup_step_size": 0.1, "warmup_cosine": -1.0,
         "methods": ["pass@k", "constrained"], "k": 4, "gain": 1e-4, "dampings": [0.1],
     }  # fmt: skip
-    found = two_conventions_prices(**given)["prices"]
+    found = metrics_language(**given)["prices"]
     assert found["metric"].tolist() == ["plain"] * 2 + ["Adam"] * 2 + ["natural, 0.1"] * 2
     assert found["predicted_k"].tolist() == pytest.approx([1e-4] * 6)
-    pd.testing.assert_frame_equal(found, two_conventions_prices(**given)["prices"])
+    pd.testing.assert_frame_equal(found, metrics_language(**given)["prices"])

@@ -15,9 +15,9 @@ from passgrad_book.experiments.life.ascent import (
     VANISHING,
     _without_vanished,
     conflict_along,
-    conflict_life,
     phases,
 )
+from passgrad_book.experiments.life.stored import conflict_life, direction_of
 
 THETA = (-1.0, -2.0)
 
@@ -129,13 +129,13 @@ def test_a_direction_keeps_its_state_between_measurements():
 def test_a_life_of_a_small_model():
     options = {"hidden_size": 16, "num_layers": 1, "num_prompts": 3, "warm_up_steps": 2}
     path = {"ks": [4], "step_size": 0.01, "steps": 3, "every": 2, "seed": 1, "world": options}
-    plain, again, other, adam = (
-        conflict_life(ascended, **path) for ascended in (1, 1, 16, Adam(PassAtK(1)))
+    plain, again, other, pcgrad = (
+        conflict_life(ascended=name, **path) for name in ("pass@1", "pass@1", "pass@16", "pcgrad@4")
     )
     assert list(plain["orders"]["step"]) == [0, 2, 3]
     assert plain["path"].equals(again["path"])
-    starts = {float(one["path"]["success_hard"][0]) for one in (plain, other, adam)}
-    ends = {float(one["path"]["success_hard"][2]) for one in (plain, other, adam)}
+    starts = {float(one["path"]["success_hard"][0]) for one in (plain, other, pcgrad)}
+    ends = {float(one["path"]["success_hard"][2]) for one in (plain, other, pcgrad)}
     assert (len(starts), len(ends)) == (1, 3)
 
 
@@ -162,3 +162,11 @@ def test_phases(cosines, expected):
 def test_what_goes_wrong_is_named():
     with pytest.raises(UserError, match="every must be at least 1, got 0"):
         conflict_along(TwoPointBandit(), THETA, step_size=1.0, steps=1, every=0)
+
+
+def test_a_direction_has_a_name():
+    assert direction_of("pass@8") == PassAtK(8)
+    assert direction_of("pcgrad@8").label == "pcgrad of pass@1 and pass@8"
+    for name in ("pass", "pass@", "pass@x", "8"):
+        with pytest.raises(UserError, match=f"'{name}' names no ascent: give pass@8"):
+            direction_of(name)
