@@ -64,14 +64,11 @@ run: env model ## Run one notebook: make run NB=toy PROFILE=smoke
 	@test -n "$(NB)" || { echo "name a notebook: make run NB=toy PROFILE=smoke" >&2; exit 2; }
 	$(BIN)/passgrad run "$(NB)" --profile $(PROFILE)
 
-# Chapter 11: small tensors that a long run keeps pin the heap, which then grows to gigabytes; large
-# blocks in maps of their own go back.
 results: env model ## Recompute what ships in data/results (hours; NB=training_pass_at_k for one chapter)
 	for chapter in $(or $(NB),$(STORED)); do \
-	  files=(); unset MALLOC_MMAP_THRESHOLD_; \
-	  case "$$chapter" in 11_*) export MALLOC_MMAP_THRESHOLD_=1048576;; esac; \
-	  case "$$chapter" in 08_*|14_*) files+=(-p gsm8k_path="$(abspath $(GSM8K))");; esac; \
-	  case "$$chapter" in 14_*) files+=(-p math_path="$(abspath $(MATH))");; esac; \
+	  files=(); \
+	  case "$$chapter" in language_sampled|math_conflict) files+=(-p gsm8k_path="$(abspath $(GSM8K))");; esac; \
+	  case "$$chapter" in math_conflict) files+=(-p math_path="$(abspath $(MATH))");; esac; \
 	  $(BIN)/passgrad run "$$chapter" --profile cpu -p recompute=true $${files[@]+"$${files[@]}"}; \
 	done
 	$(MAKE) figures

@@ -90,18 +90,27 @@ class Conflict:
         """The correlation of w_k and a over prompts, and the value below which it is a conflict.
 
         Both (K,): rho and -E[w_k] ||grad J_1||^2 / (sigma_w sigma_a) (paper, Appendix A).
-        Not defined where the weights or the agreements do not vary, as the weights do not at k = 1:
-        nan there, or, where a sum of masses is off by rounding, the ratio of two rounding errors
-        beside a limit that is out of reach.
+        nan where the weights or the agreements do not vary by more than rounding makes them, as the
+        weights do not at k = 1: there neither is defined.
         """
-        mean_weight = self.weights @ self.masses
-        deviation = self.weights - mean_weight[:, None]
-        centred = self.agreement - self.masses @ self.agreement
-        scale = (deviation.square() @ self.masses * (self.masses @ centred.square())).sqrt()
-        return (
-            deviation @ (self.masses * centred) / scale,
-            -mean_weight * self.norm_at_1**2 / scale,
-        )
+        weight, largest_weight, sigma_weight = self._centred(self.weights)
+        agreement, largest_agreement, sigma_agreement = self._centred(self.agreement[None])
+        covariance = weight @ (self.masses * agreement[0])
+        mean_weight = self.weights @ self.masses / largest_weight
+        limit = mean_weight * self.norm_at_1**2 / (sigma_weight * largest_agreement)
+        return covariance / (sigma_weight * sigma_agreement), -limit / sigma_agreement
+
+    def _centred(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of (K, N) functions of the prompt: their deviations from the mean in units of the largest
+        value, (K, N), that value, (K,), and the standard deviation in the same units, (K,), nan
+        where it is no more than the rounding of a sum over prompts.
+        """
+        largest = values.abs().amax(dim=1)
+        scaled = values / largest[:, None]
+        deviation = scaled - (scaled @ self.masses)[:, None]
+        sigma = (deviation.square() @ self.masses).sqrt()
+        rounding = 2 * len(self.masses) * torch.finfo(values.dtype).eps
+        return deviation, largest, sigma.where(sigma > rounding, torch.nan)
 
     def reweighted(self, k: float) -> Tensor:
         """The law D_k(x) proportional to w_k(x) D(x), (N,) (paper, eq. 11).

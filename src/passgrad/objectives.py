@@ -159,11 +159,15 @@ class Log:
         if self.order is None:
             return 1 / p
         # At p = 0 the quotient is 0 / 0; its limit is the order, and w is as good as that long
-        # before p is so small that the digits of the numerator go.
-        order = float(self.order)
-        large = order * p > torch.finfo(p.dtype).eps
-        positive = torch.where(large, p, 1.0)
-        return torch.where(large, PassAtK(order).value(positive) / positive, order)
+        # before p is so small that the digits of the numerator go. Double precision holds every
+        # order that the failure rate's dtype may not.
+        order, rate = float(self.order), p.double()
+        epsilon = torch.finfo(rate.dtype).eps
+        large = order * rate > epsilon
+        positive = torch.where(large, rate, 1.0)
+        # Of a subnormal number log1p loses the digits; there -log(1 - p) is p.
+        hazard = torch.where(positive > epsilon, -torch.log1p(-positive), positive)
+        return torch.where(large, -torch.expm1(-order * hazard) / positive, order).to(p.dtype)
 
 
 @dataclass(frozen=True)

@@ -192,10 +192,38 @@ def test_the_reweighted_law_survives_underflow():
     assert curve.reweighted(2000).tolist() == [pytest.approx(0, abs=1e-300), pytest.approx(1)]
 
 
-def test_the_correlation_form_is_undefined_where_nothing_varies(curve):
+@pytest.mark.parametrize("num_prompts", [2, 3, 49, 1000])
+def test_the_correlation_form_is_undefined_where_nothing_varies(num_prompts):
+    rates = torch.linspace(0.1, 0.8, num_prompts, dtype=torch.float64)
+    jacobian = torch.stack([rates, 1 - rates], dim=1)
+    # no sum of masses that rounding may move: 1/49 added up 49 times is not 1
+    weights_alike = conflict(Given(rates.tolist(), jacobian.tolist()), ks=[1, 2])
+    agreements_alike = conflict(Given(rates.tolist(), [[0.1, 0.7]] * num_prompts), ks=[2])
+    underflown = conflict(Given(rates.tolist(), jacobian.tolist()), ks=[1e6])
+    for curve, defined in (
+        (weights_alike, [False, True]), (agreements_alike, [False]), (underflown, [False])
+    ):  # fmt: skip
+        for part in curve.correlation_form():
+            assert part.isfinite().tolist() == defined
+            assert part.isnan().tolist() == [not one for one in defined]
+
+
+def test_the_correlation_form_survives_weights_whose_squares_underflow():
+    rates = [0.9, 0.8, 0.7]
+    curve = conflict(Given(rates, [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), ks=[400])
+    assert curve.weights.max() > 0
+    assert curve.weights.square().max() == 0
     rho, limit = curve.correlation_form()
-    # 0 / 0, or what rounding makes of it: then no correlation comes near the limit.
-    assert math.isnan(float(rho[0])) or float(limit[0]) < -1e6
+    # all of the weight is on the last prompt
+    assert float(rho[0]) == pytest.approx(
+        float(np.corrcoef([0.0, 0.0, 1.0], curve.agreement.numpy())[0, 1]), rel=1e-6
+    )
+    sign = torch.sign(curve.inner_product)
+    assert torch.sign(rho - limit).tolist() == sign.tolist()
+
+
+def test_the_correlation_form_says_where_the_gradients_conflict(curve):
+    rho, limit = curve.correlation_form()
     assert (rho[1:].abs() <= 1).all()
     assert (limit[1:] < 0).all()
     assert ((rho < limit) == (curve.inner_product < 0)).all()

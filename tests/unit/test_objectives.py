@@ -1,6 +1,7 @@
 import doctest
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -139,6 +140,22 @@ def test_the_truncated_logarithm_weighs_the_least_success_rates_by_its_order(ord
         Log(order=order).weight(q), order * (1 - (order - 1) / 2 * q), rtol=float(order**2) * 1e-6,
         atol=0,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("order", [1, 800, 2**53 + 1, 10**30, 10**100, 10**300])
+def test_the_weight_of_the_truncated_logarithm_to_many_digits(order, dtype):
+    rates = [0, 5e-324, 1e-310, 2.3e-308, 1e-200, 1e-45, 1e-39, 1e-20, 1e-9, 0.01, 0.5, 0.999, 1]
+    p = torch.tensor(rates, dtype=dtype)
+    with mpmath.workdps(60):
+        exact = [
+            order if q == 0 else -mpmath.expm1(order * mpmath.log1p(-mpmath.mpf(q))) / mpmath.mpf(q)
+            for q in p.tolist()
+        ]
+        # one that is too large for the dtype is infinite
+        expected = torch.tensor([float(w) for w in exact], dtype=torch.float64).to(dtype)
+    tolerance = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(Log(order=order).weight(p), expected, rtol=tolerance, atol=0)
 
 
 def test_the_infinite_ends():

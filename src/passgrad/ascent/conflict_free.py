@@ -26,12 +26,41 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Surgery:
-    """One step: the Gram matrix of (base, objective), (2, 2), and the coefficients, (2,)."""
+    """One step: the Gram matrix of (base, objective) and the coefficients of the two.
 
-    gram: Tensor
-    lambdas: Tensor
+    It is kept as plain numbers: small tensors that a long ascent keeps would hold the memory
+    between them.
+    """
+
+    square_base: float
+    square_objective: float
+    inner_product: float
+    lambda_base: float
+    lambda_objective: float
+
+    @classmethod
+    def of(cls, gram: Tensor, lambdas: Tensor) -> Surgery:
+        """From the Gram matrix, (2, 2), symmetric, and the coefficients, (2,)."""
+        (square_base, inner_product), (_, square_objective) = gram.tolist()
+        return cls(square_base, square_objective, inner_product, *lambdas.tolist())
+
+    @property
+    def gram(self) -> Tensor:
+        """(2, 2), float64."""
+        return torch.tensor(
+            [
+                [self.square_base, self.inner_product],
+                [self.inner_product, self.square_objective],
+            ],
+            dtype=torch.float64,
+        )
+
+    @property
+    def lambdas(self) -> Tensor:
+        """(2,), float64."""
+        return torch.tensor([self.lambda_base, self.lambda_objective], dtype=torch.float64)
 
     @property
     def cosine(self) -> float:
@@ -108,7 +137,7 @@ class ConflictFreeDirection:
         weights = torch.stack([world.masses * one.weight(success) for one in both])
         gram, combine = self.metric(world, theta, success, weights)
         lambdas = coefficients(gram, self.aggregator, normalise=self.normalise)
-        self.history.append(Surgery(gram, lambdas))
+        self.history.append(Surgery.of(gram, lambdas))
         return success, combine(lambdas)
 
     def to_frame(self) -> DataFrame:
@@ -121,16 +150,16 @@ class ConflictFreeDirection:
         rows = [
             {
                 "step": step,
-                "inner_product": float(one.gram[0, 1]),
-                "cosine": one.cosine,
-                "square_base": float(one.gram[0, 0]),
-                "square_objective": float(one.gram[1, 1]),
-                "lambda_base": float(one.lambdas[0]),
-                "lambda_objective": float(one.lambdas[1]),
-                "change_base": float(one.changes[0]),
-                "change_objective": float(one.changes[1]),
+                "inner_product": surgery.inner_product,
+                "cosine": surgery.cosine,
+                "square_base": surgery.square_base,
+                "square_objective": surgery.square_objective,
+                "lambda_base": surgery.lambda_base,
+                "lambda_objective": surgery.lambda_objective,
+                "change_base": float(surgery.changes[0]),
+                "change_objective": float(surgery.changes[1]),
             }
-            for step, one in enumerate(self.history)
+            for step, surgery in enumerate(self.history)
         ]
         return pd.DataFrame(rows)
 

@@ -55,6 +55,8 @@ _ALL: tuple[Estimator, ...] = (
 
 #: name -> estimator with its default options
 ESTIMATORS: Mapping[str, Estimator] = MappingProxyType({one.name: one for one in _ALL})
+#: the names of those that are unbiased for pass@k of every k
+_UNBIASED = tuple(one.name for one in _ALL if one.unbiased and one.takes == "k")
 
 
 def get_estimator(estimator: str | Estimator) -> Estimator:
@@ -109,6 +111,20 @@ def advantages(
     return mixed.advantages(rewards, 1, out=out)
 
 
+def unbiased_estimator(estimator: str | Estimator) -> Estimator:
+    """The estimator, :func:`get_estimator`, if it is unbiased for pass@k of every k.
+
+    :raises UserError: For another one, with the names of those that are.
+    """
+    chosen = get_estimator(estimator)
+    if not chosen.unbiased or chosen.takes != "k":
+        raise UserError(
+            f"{chosen.name} is no unbiased estimator of every pass@k: take one of "
+            f"{', '.join(_UNBIASED)}"
+        )
+    return chosen
+
+
 class _Mixed(Estimator):
     """The weighted sum of one unbiased estimator over orders, as an estimator of its own.
 
@@ -117,10 +133,9 @@ class _Mixed(Estimator):
 
     def __init__(self, estimator: Estimator, k: Any, weights: Sequence[float]) -> None:
         if not estimator.unbiased or estimator.takes != "k":
-            known = [one.name for one in _ALL if one.unbiased and one.takes == "k"]
             raise UserError(
                 f"{estimator.name} cannot mix orders: its scale depends on k; "
-                f"take one of {', '.join(known)}"
+                f"take one of {', '.join(_UNBIASED)}"
             )
         self.inner, self.ks = estimator, k
         self.name = estimator.name  # type: ignore[misc]

@@ -28,9 +28,9 @@ from torch.overrides import TorchFunctionMode
 
 from passgrad.errors import UserError
 from passgrad.lm.central import Displacement
+from passgrad.lm.directional import plain_attention
 from passgrad.lm.logprobs import join, packed_logprobs
 from passgrad.lm.passes import CompletionPasses
-from passgrad.lm.plain import plain_attention
 
 CurvatureMethod = Literal["auto", "forward", "central"]
 

@@ -1,11 +1,18 @@
-"""Directional derivatives of log-probabilities along a vector of parameter space."""
+"""What derivatives of a language model need of it: operations with a forward derivative, and
+embeddings whose derivative is that of every token.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def forward_mode(
@@ -23,3 +30,45 @@ def forward_mode(
     with torch.no_grad():
         output = torch.func.jvp(function, (dict(parameters),), (dict(tangents),))
     return output[0], output[1]
+
+
+@contextmanager
+def plain_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Within it, attention has a forward derivative: the fused kernels have none.
+
+    A model that takes neither "sdpa" nor "eager" attention runs "eager" for the while.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    before = model.config._attn_implementation
+    if before not in ("sdpa", "eager"):
+        model.set_attn_implementation("eager")
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        if model.config._attn_implementation != before:
+            model.set_attn_implementation(before)
+
+
+@contextmanager
+def padding_counts(model: nn.Module) -> Iterator[None]:
+    """Within it, a forward pass records the derivative in the embedding of every token.
+
+    An embedding with a ``padding_idx`` leaves that row out of backward passes, though not out of
+    forward mode or differences. Log-probabilities depend on the row wherever the token is read, as
+    where a model pads with the token that ends a turn: a gradient without it is not the gradient.
+    Whether a trainer moves the row is another matter, and stays as the model has it.
+    """
+    embeddings = [
+        (module, module.padding_idx)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None
+    ]
+    for embedding, _ in embeddings:
+        embedding.padding_idx = None
+    try:
+        yield
+    finally:
+        for embedding, padding in embeddings:
+            embedding.padding_idx = padding

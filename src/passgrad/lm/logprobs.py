@@ -26,6 +26,7 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.lm.attention import Segment, segmented, supports, tails_of
+from passgrad.lm.directional import padding_counts
 from passgrad.lm.tokens import TokenizedPrompt
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def packed_logprobs(
     model: PreTrainedModel, row: Packed, parameters: Mapping[str, Tensor] | None = None
 ) -> Tensor:
     """Log-probability of each member's target given its prefix: (number of members,),
-    differentiable in ``parameters``.
+    differentiable in ``parameters``, the embedding of the padding token included.
 
     :param parameters: Named tensors to use in place of the model's own (tied weights follow their
         owner).
@@ -225,7 +226,7 @@ def packed_logprobs(
     selects = "logits_to_keep" in inspect.signature(model.forward).parameters
     if selects:
         inputs["logits_to_keep"] = predictors
-    with attention:
+    with attention, padding_counts(model):
         if parameters is None:
             logits = model(**inputs).logits[0]
         else:

@@ -24,11 +24,10 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.central import TOLERANCE, Differences, central_differences
 from passgrad.lm.completions import Completions
-from passgrad.lm.directional import forward_mode
+from passgrad.lm.directional import forward_mode, plain_attention
 from passgrad.lm.groups import groups_of
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, join, pack, packed_logprobs
 from passgrad.lm.parameters import ParameterLayout, without_wrapper
-from passgrad.lm.plain import plain_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

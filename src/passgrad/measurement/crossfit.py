@@ -32,7 +32,7 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator
-from passgrad.measurement.samples import OwnProducts, SampledGradients
+from passgrad.measurement.samples import OwnProducts, SampledGradients, Samples
 from passgrad.orders import Orders
 
 Split = Literal["completions", "prompts"]
@@ -162,9 +162,8 @@ def cross_fit(
     ``own`` adds the passes within prompts. Raises UserError for samples that do not fit together
     and for orders that a half is too small for.
     """
-    rewards = samples.rewards.double()
-    masses = samples.masses.double()
-    num_prompts, n = rewards.shape[-2:]
+    checked = Samples.of(samples)
+    rewards, masses, (num_prompts, n) = checked.rewards, checked.masses, checked.shape
     halves = split_halves(num_prompts, n, split, seed=seed)
     reported = Orders.of(reported).with_one()
     curve = Orders.of((*curve, *reported))

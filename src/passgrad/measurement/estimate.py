@@ -2,7 +2,6 @@ r"""<grad J_k, grad J_1> of a policy from sampled answers: unbiased, for all k, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.estimators import ESTIMATORS, Estimator, get_estimator
+from passgrad.estimators import Estimator
+from passgrad.estimators.registry import unbiased_estimator
 from passgrad.measurement import influence as terms
 from passgrad.measurement.crossfit import Split, check_orders, cross_fit, split_halves
-from passgrad.measurement.samples import SampledGradients
+from passgrad.measurement.samples import SampledGradients, Samples
 from passgrad.orders import Orders
 from passgrad.stats.bands import (
     Array,
@@ -92,12 +91,12 @@ class ConflictEstimate(WithInterval):
     level: float
 
     inner_product = property(attrgetter("interval.value"), doc="<grad J_k, grad J_1>, (K,).")
-    cosine = property(attrgetter("cosines.value"))
-    cosine_low = property(attrgetter("cosines.low"))
-    cosine_high = property(attrgetter("cosines.high"))
-    threshold = property(attrgetter("crossing.value"))
-    threshold_low = property(attrgetter("crossing.low"))
-    threshold_high = property(attrgetter("crossing.high"))
+    cosine = property(attrgetter("cosines.value"), doc="Of the two gradients, (K,).")
+    cosine_low = property(attrgetter("cosines.low"), doc="Its lower ends, (K,).")
+    cosine_high = property(attrgetter("cosines.high"), doc="Its upper ends, (K,).")
+    threshold = property(attrgetter("crossing.value"), doc="The first k in conflict, or nan.")
+    threshold_low = property(attrgetter("crossing.low"), doc="Its lower end.")
+    threshold_high = property(attrgetter("crossing.high"), doc="Its upper end.")
 
     @property
     def verdict(self) -> str:
@@ -188,13 +187,13 @@ def estimate_conflict(
     :raises UserError: For an estimator that is biased, too few answers or prompts, a k beyond the
         size of a half, and rewards other than 0 and 1.
     """
-    chosen = _usable(estimator)
+    chosen = unbiased_estimator(estimator)
     check_level(level)
     check_prompts(prompts)
     orders = Orders.of(ks)
     split = _split(split, prompts)
-    rewards, masses = _checked(samples)
-    n = rewards.shape[1]
+    checked = Samples.of(samples, replicated=False)
+    n = checked.shape[1]
     half = n // 2 if split == "completions" else n
     curve_ks = _curve_orders(half - chosen.spare)
     own = split == "completions" and prompts == "new"
@@ -223,12 +222,12 @@ def estimate_conflict(
         cosines=Interval(cosine[rows].numpy(), low=cosine_ends[0], high=cosine_ends[1]),
         curve_ks=fit.curve.array,
         curve=curve.numpy(),
-        success=rewards.mean(dim=1).numpy(),
+        success=checked.rewards.mean(dim=1).cpu().numpy(),
         agreement=terms.agreement(fit, prompts).numpy(),
         agreement_error=terms.agreement_error(fit, chosen).numpy(),
         contribution=terms.contributions(fit, prompts)[rows].numpy(),
         answer_error=terms.answer_error(fit, chosen, seed=seed)[rows].numpy(),
-        masses=masses.numpy(),
+        masses=checked.masses.cpu().numpy(),
         influence=e,
         crossing=Interval(first_crossing(fit.curve, curve.numpy()), low=start, high=end),
         prompts=prompts,
@@ -252,18 +251,7 @@ def check_plan(
     check_level(level)
     check_prompts(prompts)
     halves = split_halves(num_prompts, num_samples, _split(split, prompts), seed=0)
-    check_orders(Orders.of(ks), halves, _split(split, prompts), _usable(estimator))
-
-
-def _usable(estimator: str | Estimator) -> Estimator:
-    chosen = get_estimator(estimator)
-    if not chosen.unbiased or chosen.takes != "k":
-        known = [one.name for one in ESTIMATORS.values() if one.unbiased and one.takes == "k"]
-        raise UserError(
-            f"{chosen.name} is no unbiased estimator of every pass@k: take one of "
-            f"{', '.join(known)}"
-        )
-    return chosen
+    check_orders(Orders.of(ks), halves, _split(split, prompts), unbiased_estimator(estimator))
 
 
 def _curve_orders(largest: int) -> list[int]:
@@ -279,19 +267,6 @@ def _split(split: Split | None, prompts: Prompts) -> Split:
     if split == "prompts" and prompts == "fixed":
         raise UserError('fixed prompts need split="completions": halves of prompts differ')
     return split
-
-
-def _checked(samples: SampledGradients) -> tuple[Tensor, Tensor]:
-    rewards, masses = samples.rewards.double(), samples.masses.double()
-    if rewards.ndim != 2:
-        raise UserError(f"rewards must be prompts by completions, got {tuple(rewards.shape)}")
-    if not ((rewards == 0) | (rewards == 1)).all():
-        raise UserError("rewards must be 0 or 1: grade the completions as wrong or right")
-    if masses.shape != rewards.shape[:1]:
-        raise UserError(f"{len(rewards)} prompts need as many masses, got {tuple(masses.shape)}")
-    if not (masses > 0).all() or not math.isclose(float(masses.sum()), 1, rel_tol=1e-6):
-        raise UserError("masses must be positive and add up to 1")
-    return rewards.cpu(), masses.cpu()
 
 
 def _cosine_ends(

@@ -56,16 +56,20 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator, get_estimator
-from passgrad.lm.groups import Part
+from passgrad.lm.distributed_passes import DistributedPasses
+from passgrad.lm.groups import HIDDEN_STATE, OUTPUT_USE, Part, parts_of
+from passgrad.lm.head import tied_output, watch_head
+from passgrad.lm.passes import CompletionPasses
+from passgrad.measurement._part_terms import part_terms
 from passgrad.measurement.crossfit import Split
 from passgrad.measurement.estimate import check_plan
 from passgrad.measurement.metric import PLAIN, Metric
-from passgrad.measurement.part_terms import part_terms
-from passgrad.measurement.parted import PartedGradients
-from passgrad.measurement.store import Kept
+from passgrad.measurement.samples import PartedGradients, Samples
+from passgrad.measurement.store import Kept, StoredPasses
 from passgrad.orders import Orders
 from passgrad.progress import Progress
 from passgrad.stats.bands import Array, IntArray, band, intervals, standard_error
@@ -74,6 +78,53 @@ from passgrad.stats.intervals import Prompts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+class ModelParts(StoredPasses):
+    """The samples of a language model: a unit is a parameter, or one of the two at its output.
+
+    A gradient holds d numbers, and V times the width more where the output matrix is tied.
+    """
+
+    def __init__(self, passes: CompletionPasses) -> None:
+        super().__init__(passes, None)
+        self._tied = tied_output(passes.model)
+        self.parts: Sequence[Part] = parts_of(passes.layout, tied_output=self._tied)
+        self.units: Sequence[str] = list(
+            dict.fromkeys(unit for part in self.parts for unit in part.units)
+        )
+
+    def gradient(self, coefficients: Tensor) -> dict[str, Tensor]:
+        """One forward and backward pass over the answers with a coefficient."""
+        with watch_head(self.passes.model, matrix=OUTPUT_USE in self.units) as use:
+            vector = self.passes.gradient(coefficients)
+        found = self.passes.layout.views(vector)
+        found[HIDDEN_STATE] = self._together(use.hidden)
+        if use.matrix is not None:
+            found[OUTPUT_USE] = self._together(use.matrix)
+        return found
+
+    def _together(self, total: Tensor) -> Tensor:
+        """The sum over the processes that share the passes."""
+        if isinstance(self.passes, DistributedPasses):
+            return self.passes.group.add(total)
+        return total
+
+    def owner(self, unit: str) -> str | None:
+        """The use of a tied matrix moves as the matrix does."""
+        return {HIDDEN_STATE: None, OUTPUT_USE: self._tied}.get(unit, unit)
+
+    def check(self, metric: Metric) -> None:
+        """Raise UserError for a parameter that the metric lacks, or has in another shape."""
+        for name, shape in self.passes.layout.shapes.items():
+            found = None if metric.inverse is None else metric.inverse.get(name)
+            if metric.inverse is not None and found is None:
+                raise UserError(f"the second moments of Adam lack the parameter {name}")
+            if found is not None and found.shape != shape:
+                raise UserError(
+                    f"the second moment of {name} has shape {tuple(found.shape)}, the parameter "
+                    f"{tuple(shape)}: they are of another model"
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +193,8 @@ def estimate_parts(
 ) -> PartsEstimate:
     """Estimate <grad J_k, P^-1 grad J_1> by part, with intervals.
 
-    :param samples: Of a language model (:class:`passgrad.measurement.parted.ModelParts`) or of a
-        world with few parameters (:class:`passgrad.measurement.parted.ScoreParts`).
+    :param samples: Of a language model (:class:`ModelParts`) or of a world with few parameters
+        (:class:`passgrad.measurement.ScoreSamples`).
     :param ks: Orders. Each one takes as long as the first: one is usual.
     :param prompts: As in :func:`passgrad.measurement.estimate_conflict`, whose halves are taken
         with the same seed: halves of answers for "fixed", of prompts for "new".
@@ -157,16 +208,10 @@ def estimate_parts(
         folds, and for a metric that lacks parameters.
     """
     chosen = get_estimator(estimator)
-    rewards = samples.rewards
     split: Split = "completions" if prompts == "fixed" else "prompts"
     given = Orders.of(ks)
-    if rewards.ndim != 2:
-        raise UserError(f"rewards must be prompts by completions, got {tuple(rewards.shape)}")
-    check_plan(
-        rewards.shape[0], rewards.shape[1], given, estimator=chosen, prompts=prompts, level=level
-    )
-    if not ((rewards == 0) | (rewards == 1)).all():
-        raise UserError("rewards must be 0 or 1: grade the completions as wrong or right")
+    shape = Samples.of(samples, replicated=False).shape
+    check_plan(*shape, given, estimator=chosen, prompts=prompts, level=level)
     terms = part_terms(
         samples, given, chosen, split, metrics=metrics, folds=folds, batches=batches, seed=seed,
         kept=kept or Kept(), progress=progress,

@@ -158,7 +158,9 @@ def plan(
     With ``num_samples``: the prompts for it. With ``num_prompts``: the samples for it. With both:
     the power of them. With neither: the cheapest (M, n), where a prompt costs
     ``tokens_per_prompt`` and each completion ``tokens_per_completion``. Numbers that cannot be are
-    infinite. Raises UserError for probabilities outside (0, 1) and counts below 1.
+    infinite.
+
+    :raises UserError: For probabilities outside (0, 1), and samples that are too few for a k.
     """
     check_level(level)
     check_prompts(prompts)
@@ -204,40 +206,40 @@ def _cheapest(
 def _row(
     model: Model, row: int, m: float, n: float, fixed: float, each: float, options: Any
 ) -> dict[str, Any]:
-    known = math.isfinite(m) and math.isfinite(n)
-    size = (int(m), int(n)) if known else (4, _least(model, model.ks[row], options["prompts"]))
-    effect = model.at(_answers(size[1], options["prompts"])).effect[row]
+    possible = math.isfinite(m) and math.isfinite(n)
+    prompts = options["prompts"]
+    size = (int(m), int(n)) if possible else (4, _least(model, model.ks[row], prompts))
+    effect = model.at(_answers(size[1], prompts)).effect[row]
+    error = standard_errors(model, *size, prompts)[0][row] if possible else math.nan
     return {
         "k": model.ks[row],
         "num_prompts": m,
         "num_samples": n,
         "effect": float(effect),
-        "standard_error": (
-            float(standard_errors(model, *size, options["prompts"])[0][row]) if known else math.nan
-        ),
-        "power": float(power(model, *size, **options)[row]) if known else math.nan,
+        "standard_error": float(error),
+        "power": float(power(model, *size, **options)[row]) if possible else math.nan,
         "tokens": m * (fixed + n * each),
     }
 
 
-def _sentence(row: dict[str, Any], made: Plan) -> str:
+def _sentence(row: dict[str, Any], planned: Plan) -> str:
     what = f"At k = {row['k']}"
     if row["effect"] >= 0:
         return f"{what} no conflict is to be seen: the product is not negative."
     if not math.isfinite(row["tokens"]):
-        return f"{what} no number of samples is enough for a power of {made.power:.0%}."
+        return f"{what} no number of samples is enough for a power of {planned.power:.0%}."
     return (
         f"{what}, {row['num_prompts']:,.0f} prompts with {row['num_samples']:,.0f} samples each "
-        f"show the conflict with probability {row['power']:.0%} ({made.level:.0%} interval)."
+        f"show the conflict with probability {row['power']:.0%} ({planned.level:.0%} interval)."
     )
 
 
 def _parts(model: Model, n: int, prompts: Prompts) -> tuple[Array, Array]:
     """The variance is first / M + second / M^2."""
-    found = model.at(_answers(n, prompts))
+    components = model.at(_answers(n, prompts))
     if prompts == "fixed":
-        return found.within / 2, found.second_within / 2
-    return found.between + found.within, 2 * found.second
+        return components.within / 2, components.second_within / 2
+    return components.between + components.within, 2 * components.second
 
 
 def _answers(n: int, prompts: Prompts) -> int:

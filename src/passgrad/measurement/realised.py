@@ -27,8 +27,8 @@ from passgrad.lm.models import is_adapter, load_tokenizer, resolve, save_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
 from passgrad.measurement.drawing import Blocks
+from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepPrediction
-from passgrad.measurement.step_samples import ModelSteps
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.sampling import Engine
 from passgrad.stats.bands import Array, IntArray

@@ -32,13 +32,12 @@ from passgrad.measurement.options import (
     Running,
     Stepping,
 )
-from passgrad.measurement.parted import ModelParts
-from passgrad.measurement.parts import PartsEstimate, estimate_parts
+from passgrad.measurement.parts import ModelParts, PartsEstimate, estimate_parts
 from passgrad.measurement.prompts import GivenPrompts, as_task, digest
 from passgrad.measurement.realised import TakenStep, verify_step
 from passgrad.measurement.record import record_of, remarks, write_tables
+from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepPrediction, StepSize, predict_step
-from passgrad.measurement.step_samples import ModelSteps
 from passgrad.measurement.store import Folder, Kept, StoredPasses, explained
 from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
@@ -117,10 +116,8 @@ def measure(
             _draw(work)
         remedy = f"lower token_budget (now {chosen.running.token_budget})"
         with explained(work.folder.path, remedy):
-            _load(work)
-            _estimate(work)
-            _split(work)
-            _step(work)
+            for stage in (_load, _estimate, _split, _step):
+                stage(work)
         return _write(work)
 
 

@@ -27,6 +27,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,7 +36,12 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator
 from passgrad.estimators.counts import decisive_share
+from passgrad.lm.curvature import CurvatureMethod, curvatures
+from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement.crossfit import order_advantages
+from passgrad.measurement.samples import Along
+from passgrad.measurement.store import StoredPasses
+from passgrad.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -97,3 +104,53 @@ def _pairs(rewards: Tensor, slopes: Tensor, weights: PairWeights) -> Tensor:
         + 2 * weights.mixed[:, c] * sums[0] * sums[1]
         + weights.wrong[:, c] * (sums[1].square() - squares[1])
     )
+
+
+class ModelSteps(StoredPasses):
+    """The samples of a language model; all numbers are kept in a folder, if there is one.
+
+    The slopes are those that the estimate of conflict has kept there for the same half and order,
+    if it has. ``progress`` advances by 1 behind the slopes and by 1 behind the curvatures.
+    """
+
+    def __init__(
+        self,
+        passes: CompletionPasses,
+        folder: Path | None = None,
+        progress: Progress | None = None,
+        method: CurvatureMethod = "auto",
+    ) -> None:
+        super().__init__(passes, folder, progress)
+        self.method = method
+
+    def vector(self, coefficients: Tensor) -> Tensor:
+        """v, (d,): one backward pass."""
+        return self.passes.gradient(coefficients)
+
+    def along(self, coefficients: Tensor, where: Tensor) -> Along:
+        """(M, n)."""
+        v = cache(lambda: self.vector(coefficients))  # only if a file is missing, and once
+
+        def slopes() -> Tensor:
+            return self.passes.directional(v(), where=where).nan_to_num(nan=0.0)
+
+        def bends() -> Tensor:
+            found = curvatures(self.passes, v(), slope, where, self.method)
+            return found.values.nan_to_num(nan=0.0)
+
+        def lengths() -> Tensor:
+            return torch.stack([_length(v()), _length(self.passes.layout.flatten(model))])
+
+        model, key = self.passes.model, (coefficients.double(), where)
+        slope = self.kept.tensor("directional", *key, compute=slopes)
+        self.progress.advance()
+        bend = self.kept.tensor("curvatures", *key, compute=bends)
+        size = self.kept.tensor("step-lengths", *key, compute=lengths)
+        self.progress.advance()
+        return Along(slope, bend, size[0], size[1])
+
+
+def _length(vector: Tensor) -> Tensor:
+    """In float64, in pieces."""
+    squares = [piece.double().square().sum().cpu() for piece in vector.split(1 << 22)]
+    return torch.stack(squares).sum().sqrt()

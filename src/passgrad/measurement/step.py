@@ -39,15 +39,16 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.estimators import Estimator, get_estimator
+from passgrad.estimators import Estimator
+from passgrad.estimators.registry import unbiased_estimator
 from passgrad.measurement.crossfit import (
     Split,
     check_orders,
     order_advantages,
     split_halves,
 )
+from passgrad.measurement.samples import Samples, StepSamples
 from passgrad.measurement.second_order import path_derivatives
-from passgrad.measurement.step_samples import StepSamples
 from passgrad.orders import Orders
 from passgrad.stats.bands import IntArray, band, interval, standard_error
 from passgrad.stats.binomial import check_level
@@ -135,16 +136,13 @@ def step_derivatives(
     Raises UserError for an estimator that is biased, too few answers or prompts, and orders that a
     half is too small for.
     """
-    chosen = get_estimator(estimator)
-    if not chosen.unbiased or chosen.takes != "k":
-        raise UserError(f"{chosen.name} is no unbiased estimator of every pass@k: take 'pkpo-loo1'")
+    chosen = unbiased_estimator(estimator)
     check_prompts(prompts)
     orders = Orders.of((along, *ks)).with_one()
-    rewards, masses = samples.rewards.double(), samples.masses.double()
-    if not ((rewards == 0) | (rewards == 1)).all():
-        raise UserError("rewards must be 0 or 1: grade the completions as wrong or right")
+    checked = Samples.of(samples)
+    rewards, masses = checked.rewards, checked.masses
     split: Split = "completions" if prompts == "fixed" else "prompts"
-    size, n = rewards.shape[-2:]
+    size, n = checked.shape
     halves = split_halves(size, n, split, seed=seed)
     check_orders(orders, halves, split, chosen)
     first, second = halves
@@ -303,8 +301,8 @@ def predict_step(
     first order over the other half, and for the second order about eight (forward mode over forward
     mode).
 
-    :param samples: Of a language model (:class:`passgrad.measurement.step_samples.ModelSteps`) or
-        of a world with few parameters (:class:`passgrad.measurement.step_samples.ScoreSteps`).
+    :param samples: Of a language model (:class:`passgrad.measurement.second_order.ModelSteps`) or
+        of a world with few parameters (:class:`passgrad.measurement.ScoreSamples`).
     :param along: k: the direction is the estimate of grad J_k from one half of the samples.
     :param size: By default one point of pass@k, :class:`StepSize`.
     :param prompts, estimator, seed: As in :func:`passgrad.measurement.estimate_conflict`.

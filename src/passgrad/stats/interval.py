@@ -17,6 +17,12 @@ class Interval:
     ``low`` and ``high`` are the interval of each estimate by itself, ``band_low`` and ``band_high``
     one that holds for several at once. A part that is not known is the number nan, an end that is
     open is infinite.
+
+    >>> change = Interval(np.array([-0.1, 0.2]), low=np.array([-0.2, 0.1]), high=np.array([0, 0.3]))
+    >>> list(change.columns("change"))
+    ['change', 'low', 'high']
+    >>> float(change[1].low)
+    0.1
     """
 
     value: Any
@@ -56,8 +62,8 @@ class WithInterval:
     """A result that has its error and its ends as attributes, from its ``interval``."""
 
     interval: Interval
-    standard_error = property(attrgetter("interval.error"), doc="Of each estimate by itself.")
-    low = property(attrgetter("interval.low"))
-    high = property(attrgetter("interval.high"))
-    band_low = property(attrgetter("interval.band_low"))
-    band_high = property(attrgetter("interval.band_high"))
+    standard_error = property(attrgetter("interval.error"), doc="Of each estimate.")
+    low = property(attrgetter("interval.low"), doc="Lower ends, of each estimate by itself.")
+    high = property(attrgetter("interval.high"), doc="Upper ends, of each estimate by itself.")
+    band_low = property(attrgetter("interval.band_low"), doc="Lower ends of the band.")
+    band_high = property(attrgetter("interval.band_high"), doc="Upper ends of the band.")

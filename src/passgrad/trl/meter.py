@@ -1,6 +1,7 @@
 r"""The conflict of pass@1 and pass@k in a batch that a trainer has just sampled.
 
-Everything is in units of the gradients of J_1 and J_k themselves, whatever loss the trainer has.
+Everything is in units of the gradients of J_1 and J_k themselves, whatever loss the trainer has, in
+what training moves: the embedding of a padding token, which torch leaves where it is, is no part.
 """
 
 from __future__ import annotations

@@ -32,21 +32,23 @@ class Bandit(AnalyticWorld):
 
     features: Tensor
     """psi = (1, s), of shape (N, 2)."""
+    signed_features: Tensor
+    """u = -psi on easy prompts and psi on hard ones, of shape (N, 2): p = sigmoid(u . theta)."""
 
     def __init__(self, s: Tensor, hard: Tensor, masses: Tensor) -> None:
         self.features = torch.stack([torch.ones_like(s), s], dim=1)
         self.masses = masses
         self.groups = tuple("hard" if h else "easy" for h in hard)
-        # The right answer enters by a sign alone: p = sigmoid(sign * theta . psi).
-        self._signed_features = torch.where(hard, 1.0, -1.0)[:, None] * self.features
+        # The right answer enters by a sign alone.
+        self.signed_features = torch.where(hard, 1.0, -1.0)[:, None] * self.features
 
     def success_and_jacobian(
         self, theta: Tensor | Sequence[float] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The rates p = sigmoid(u . theta), u = -psi (easy) or psi (hard), and rows p (1 - p) u."""
-        logits = self._signed_features @ self.parameters(theta)
+        """The rates p = sigmoid(u . theta) with the signed features u, and the rows p (1 - p) u."""
+        logits = self.signed_features @ self.parameters(theta)
         p, q = torch.sigmoid(logits), torch.sigmoid(-logits)
-        return p, (p * q)[:, None] * self._signed_features
+        return p, (p * q)[:, None] * self.signed_features
 
 
 class TwoPointBandit(Bandit):

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.directional import forward_mode
+from passgrad.lm.directional import forward_mode, plain_attention
 from passgrad.lm.gram import blockwise_gram
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, pack, packed_logprobs
 from passgrad.lm.parameters import ParameterLayout
-from passgrad.lm.plain import plain_attention
 from passgrad.lm.tokens import tokenize_prompt
 from passgrad.objectives import Objective
 from passgrad.tasks.base import Prompt, as_prompts

@@ -272,8 +272,7 @@ def test_parts_of_an_adapter(case):
     """
     from passgrad.lm.groups import parts_of
     from passgrad.lm.head import tied_output
-    from passgrad.measurement.parted import ModelParts
-    from passgrad.measurement.parts import estimate_parts
+    from passgrad.measurement.parts import ModelParts, estimate_parts
 
     _, passes, _ = case
     parts = parts_of(passes.layout, tied_output=tied_output(passes.model))

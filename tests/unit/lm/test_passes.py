@@ -76,6 +76,32 @@ def test_the_gradient_is_the_weighted_sum(case):
     assert expected.norm() > 1
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("padding", [2, 3])
+def test_the_embedding_of_the_padding_token_has_a_derivative(tiny_model, tied, padding):
+    """As any other, where prompts and completions contain the token: 3 stands in both."""
+    model = tiny_model("llama", tied=tied)
+    model.model.embed_tokens.padding_idx = padding
+    passes = CompletionPasses(model, completions(), REWARDS, token_budget=16)
+    c = random(3, 4)
+    gradient = passes.gradient(c)
+    vector = torch.zeros_like(gradient)
+    row = passes.layout.views(vector)["model.embed_tokens.weight"][padding]
+    row += random(len(row), seed=1)
+    exact = passes.directional(vector, "forward")
+    assert exact.abs().max() > 1e-2
+    close(passes.directional(vector, "central"), exact, 1e-6)
+    theta = passes.layout.flatten(model)
+    values = []
+    for step in (1e-5, -1e-5):
+        passes.layout.load(model, theta + step * vector)
+        values.append(passes.logprobs())
+    passes.layout.load(model, theta)
+    close((values[0] - values[1]) / 2e-5, exact, 1e-6)
+    assert float(gradient @ vector) == pytest.approx(float((c * exact).sum()), rel=1e-9)
+    assert model.model.embed_tokens.padding_idx == padding  # as a trainer has it
+
+
 @pytest.mark.parametrize("method", ["forward", "central", "auto"])
 def test_directional_derivatives(case, method):
     passes, _, gradients = case

@@ -257,8 +257,7 @@ def test_the_error_of_the_answers_for_new_prompts(replications):
 def world_directions(world, samples):
     """u of each prompt, from a score: (1 - p) u of a right answer, -p u of a wrong one."""
     reward, score = samples.rewards[:, 0], samples.scores[:, 0]
-    sign = torch.tensor([1.0 if group == "hard" else -1.0 for group in world.groups])
-    kinds = sign.double()[:, None] * world.features
+    kinds = world.signed_features
     p = torch.sigmoid(kinds @ world.parameters([1.0, 1.0]))
     expected = (reward[:, None] - p)[..., None] * kinds
     return kinds[(expected - score[:, None]).norm(dim=-1).argmin(dim=1)]

@@ -12,11 +12,10 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.groups import HIDDEN_STATE, OUTPUT_USE
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import ScoreSamples, estimate_conflict
+from passgrad.measurement._part_terms import part_terms
 from passgrad.measurement.crossfit import order_advantages, split_halves
 from passgrad.measurement.metric import PLAIN, Metric, shrunk
-from passgrad.measurement.part_terms import part_terms
-from passgrad.measurement.parted import ModelParts, ScoreParts
-from passgrad.measurement.parts import estimate_parts
+from passgrad.measurement.parts import ModelParts, estimate_parts
 from passgrad.measurement.store import Kept
 
 from .conftest import MASSES, exact, outcomes, vectors
@@ -24,10 +23,6 @@ from .conftest import MASSES, exact, outcomes, vectors
 LOO = get_estimator("pkpo-loo1")
 SCALE = torch.tensor([0.5, 3.0, 10.0], dtype=torch.float64)
 ADAM = Metric("adam", {str(i): scale for i, scale in enumerate(SCALE)})
-
-
-def parted(samples):
-    return ScoreParts(samples.rewards, samples.scores, samples.masses)
 
 
 def random_samples(num_prompts=10, n=8, d=5, seed=0):
@@ -51,7 +46,7 @@ def close(found, expected, rtol=1e-11, atol=1e-13):
 def test_the_parts_add_up_to_the_estimate_of_the_whole(prompts):
     samples = random_samples(num_prompts=12, seed=3)
     whole = estimate_conflict(samples, [1, 2, 4], prompts=prompts, seed=4)
-    found = estimate_parts(parted(samples), [1, 2, 4], prompts=prompts, seed=4)
+    found = estimate_parts(samples, [1, 2, 4], prompts=prompts, seed=4)
     assert [part.kind for part in found.parts] == ["whole", *["layer"] * 5]
     close(found.inner_product[0, :, 0], whole.inner_product)
     close(found.inner_product[0, :, 1:].sum(-1), whole.inner_product)
@@ -63,7 +58,7 @@ def test_the_parts_add_up_to_the_estimate_of_the_whole(prompts):
 def test_the_influences_of_folds_of_one_prompt_are_those_of_prompts():
     samples = random_samples(num_prompts=12)
     whole = estimate_conflict(samples, [3], prompts="new")
-    found = estimate_parts(parted(samples), 3, folds=100)
+    found = estimate_parts(samples, 3, folds=100)
     assert found.influence.shape == (1, 1, 6, 12)
     # Masses differ between prompts, and count as drawn with them in both.
     close(found.standard_error[0, 0, 0], whole.standard_error[0])
@@ -76,7 +71,7 @@ def test_every_part_is_unbiased_in_both_metrics(split):
     size = 4 if split == "completions" else 2
     masses = MASSES if split == "completions" else torch.full((4,), 0.25, dtype=torch.float64)
     samples, chance = outcomes(kinds, size, masses)
-    terms = part_terms(parted(samples), [2], LOO, split, metrics=[PLAIN, ADAM], folds=2)
+    terms = part_terms(samples, [2], LOO, split, metrics=[PLAIN, ADAM], folds=2)
     one, two = (MASSES @ vectors(k) for k in (1, 2))
     mean = torch.einsum("sjrp,r->sjp", terms.inner, chance)
     norm = torch.einsum("sjrp,r->sjp", terms.norms, chance)
@@ -95,7 +90,7 @@ def test_a_metric_from_samples_kept_apart_is_independent_of_the_rest():
     samples, chance = outcomes((0, 1), 6, MASSES)
     generator = torch.Generator().manual_seed(1)
     keep = torch.multinomial(chance, 60_000, replacement=True, generator=generator)
-    some = ScoreParts(samples.rewards[keep], samples.scores[keep], MASSES)
+    some = ScoreSamples(samples.rewards[keep], samples.scores[keep], MASSES)
     terms = part_terms(some, [2], LOO, "completions", metrics=["estimated"], batches=2, folds=2)
     one, two = (MASSES @ vectors(k) for k in (1, 2))
     values = terms.inner[0, 1, :, 1:]
@@ -138,7 +133,7 @@ def bandit_like(replications, prompts, num_prompts=40, n=16, seed=0):
     rewards = (drawn < p).double()
     scores = (rewards - p)[..., None] * u[..., None, :]
     masses = torch.full((num_prompts,), 1 / num_prompts, dtype=torch.float64)
-    return ScoreParts(rewards, scores, masses), truth
+    return ScoreSamples(rewards, scores, masses), truth
 
 
 @pytest.mark.parametrize("prompts", ["fixed", "new"])
@@ -161,7 +156,7 @@ def test_coverage_of_the_intervals_of_each_part(prompts):
 
 
 def test_the_bands_hold_all_parts_of_a_kind_and_are_wider():
-    found = estimate_parts(parted(random_samples(num_prompts=30)), 2)
+    found = estimate_parts(random_samples(num_prompts=30), 2)
     assert (found.band_low[0, 0, 1:] < found.low[0, 0, 1:]).all()
     assert (found.band_high[0, 0, 1:] > found.high[0, 0, 1:]).all()
     # The whole is a kind by itself.
@@ -169,7 +164,7 @@ def test_the_bands_hold_all_parts_of_a_kind_and_are_wider():
 
 
 def test_a_table():
-    found = estimate_parts(parted(random_samples(d=3)), [2, 4], metrics=[PLAIN, ADAM])
+    found = estimate_parts(random_samples(d=3), [2, 4], metrics=[PLAIN, ADAM])
     frame = found.to_frame()
     assert list(frame.columns) == [
         "part", "kind", "metric", "k", "inner_product", "standard_error", "low", "high",
@@ -186,12 +181,12 @@ def test_a_table():
 
 def test_a_run_that_was_killed_goes_on(tmp_path):
     samples = random_samples()
-    expected = estimate_parts(parted(samples), 2, folds=3).to_frame()
+    expected = estimate_parts(samples, 2, folds=3).to_frame()
 
     class Stop(Exception):
         pass
 
-    class Breaking(ScoreParts):
+    class Breaking(ScoreSamples):
         left = 0
 
         def gradient(self, coefficients):
@@ -224,12 +219,12 @@ def scaled(factor):
 
 
 def test_progress_counts_the_pieces(shown):
-    estimate_parts(parted(random_samples()), 2, folds=3, progress=shown)
+    estimate_parts(random_samples(), 2, folds=3, progress=shown)
     assert shown.stages == [["parts of the model at k = 2", 7, 7]]
 
 
 def test_what_is_refused():
-    samples = parted(random_samples())
+    samples = random_samples()
     with pytest.raises(UserError, match="folds is 1"):
         estimate_parts(samples, 2, folds=1)
     with pytest.raises(UserError, match="batches is 0"):
@@ -239,7 +234,7 @@ def test_what_is_refused():
     with pytest.raises(UserError, match="lacks the parameter 3"):
         estimate_parts(samples, 2, metrics=[ADAM])
     with pytest.raises(UserError, match="halves of prompts"):
-        estimate_parts(parted(random_samples(num_prompts=4)), 2, metrics=["estimated"])
+        estimate_parts(random_samples(num_prompts=4), 2, metrics=["estimated"])
     half = dataclasses.replace(samples, rewards=samples.rewards / 2)
     with pytest.raises(UserError, match="0 or 1"):
         estimate_parts(half, 2)

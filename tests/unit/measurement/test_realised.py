@@ -10,8 +10,8 @@ from passgrad.lm.models import load_model, save_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import drawing
 from passgrad.measurement.realised import TakenStep, realised_from_counts, save_moved, verify_step
+from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepSize, predict_step
-from passgrad.measurement.step_samples import ModelSteps
 from passgrad.objectives import PassAtK
 from passgrad.rollouts.sampling import sample
 from passgrad.stats.paired import paired_change

@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from passgrad.errors import UserError
-from passgrad.measurement import sample_bandit
+from passgrad.measurement import estimate_conflict, sample_bandit
+from passgrad.measurement.parts import estimate_parts
+from passgrad.measurement.samples import bandit_steps
+from passgrad.measurement.step import predict_step
 from passgrad.worlds.bandit import GaussianBandit, TwoPointBandit
 
 THETA = torch.tensor([-0.4, 0.7], dtype=torch.float64)
@@ -15,7 +20,7 @@ def test_scores_are_those_of_the_policy():
         for answer in (0.0, 1.0):
 
             def log_policy(theta, x=x, answer=answer):
-                p = torch.sigmoid(world._signed_features[x] @ theta)
+                p = torch.sigmoid(world.signed_features[x] @ theta)
                 return p.log() if answer == 1.0 else (1 - p).log()
 
             expected = torch.autograd.functional.jacobian(log_policy, THETA)
@@ -65,3 +70,25 @@ def test_refusals(name):
         sample_bandit(TwoPointBandit(), THETA, 3, **{name: 0})
     with pytest.raises(UserError, match="num_samples must be at least 1"):
         sample_bandit(TwoPointBandit(), THETA, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda samples: {"rewards": samples.rewards / 2}, "rewards must be 0 or 1"),
+        (lambda samples: {"masses": 2 * samples.masses}, "masses must be positive and add up to 1"),
+        (lambda samples: {"masses": samples.masses[:3]}, "12 prompts need as many masses"),
+    ],
+)
+@pytest.mark.parametrize("measured", [estimate_conflict, estimate_parts, predict_step])
+def test_all_that_is_measured_takes_the_same_samples(measured, change, message):
+    samples = bandit_steps(TwoPointBandit(), THETA, torch.arange(12) % 2, 8)
+    k = 2 if measured is predict_step else [2]
+    measured(samples, k)
+    with pytest.raises(UserError, match=message):
+        measured(replace(samples, **change(samples)), k)
+
+
+def test_a_step_needs_second_derivatives():
+    with pytest.raises(UserError, match="give hessians and theta"):
+        predict_step(sample_bandit(TwoPointBandit(), THETA, 8, num_prompts=12), 2)

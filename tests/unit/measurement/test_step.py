@@ -10,8 +10,9 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement.crossfit import split_halves
+from passgrad.measurement.samples import bandit_steps
+from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepSize, predict_step, step_derivatives
-from passgrad.measurement.step_samples import ModelSteps, bandit_steps
 from passgrad.worlds.bandit import GaussianBandit
 from passgrad_book.experiments.estimating.step_coverage import simulate_step_coverage
 

@@ -35,6 +35,14 @@ def test_success_and_jacobian_are_those_of_the_policy(world):
     torch.testing.assert_close(jacobian, expected, rtol=1e-12, atol=1e-300)
 
 
+def test_the_signed_features_point_to_the_right_answer(world):
+    for group, psi, u in zip(world.groups, world.features, world.signed_features, strict=True):
+        assert u.tolist() == (psi if group == "hard" else -psi).tolist()
+    torch.testing.assert_close(
+        torch.sigmoid(world.signed_features @ THETA), policy(world, THETA), rtol=1e-13, atol=0
+    )
+
+
 def test_the_jacobian_is_that_of_finite_differences(world):
     step = 1e-5
     for i, direction in enumerate(torch.eye(2, dtype=torch.float64)):

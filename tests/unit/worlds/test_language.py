@@ -432,3 +432,23 @@ def test_a_sliding_window_is_noticed(tiny_tokenizer):
     refused("MistralForCausalLM gives log p", model, tiny_tokenizer, PROMPTS)
     alone = LanguageWorld(model, tiny_tokenizer, PROMPTS, packed=False)
     assert (alone.success() > 0).all()
+
+
+def test_the_embedding_of_a_padding_token_in_a_prompt_has_a_derivative(tiny_model, tiny_tokenizer):
+    model = tiny_model()
+    padding = tiny_tokenizer.convert_tokens_to_ids("+")
+    model.model.embed_tokens.padding_idx = padding
+    world = LanguageWorld(model, tiny_tokenizer, PROMPTS, masses=MASSES)
+    theta = world.own_parameters()
+    vector = torch.zeros_like(theta)
+    row = world.layout.views(vector)["model.embed_tokens.weight"][padding]
+    row += random(len(row))
+    differences = (
+        world.success(theta + 1e-5 * vector) - world.success(theta - 1e-5 * vector)
+    ) / 2e-5
+    exact = world.jvp(theta, vector[None])[0]
+    torch.testing.assert_close(exact, differences, rtol=1e-5, atol=1e-12)
+    rows = world.vjp(theta, torch.eye(len(PROMPTS), dtype=torch.float64))[1]
+    torch.testing.assert_close(rows @ vector, exact, rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(world.kernel(theta), rows @ rows.T, rtol=1e-9, atol=1e-14)
+    assert (exact.abs() > 0).all()

@@ -130,7 +130,7 @@ def gradient_estimate(
 def _drawn(world: AnalyticWorld, thetas: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
     """The rates (R, B) and rows grad p (R, B, d) of the prompts that each seed has drawn."""
     if isinstance(world, Bandit):
-        u = _signed_features(world)[drawn]
+        u = world.signed_features[drawn]
         logits = (u @ thetas[..., None])[..., 0]
         p = torch.sigmoid(logits)
         return p, (p * torch.sigmoid(-logits))[..., None] * u
@@ -142,11 +142,5 @@ def _drawn(world: AnalyticWorld, thetas: Tensor, drawn: Tensor) -> tuple[Tensor,
 def _success(world: AnalyticWorld, thetas: Tensor) -> Tensor:
     """The rates (R, N) at many parameters at once where the world allows it."""
     if isinstance(world, Bandit):
-        return torch.sigmoid(thetas @ _signed_features(world).T)
+        return torch.sigmoid(thetas @ world.signed_features.T)
     return torch.stack([world.success(theta) for theta in thetas])
-
-
-def _signed_features(world: Bandit) -> Tensor:
-    """The u of p = sigmoid(u . theta): -psi on easy prompts, psi on hard ones."""
-    sign = torch.tensor([1.0 if group == "hard" else -1.0 for group in world.groups])
-    return sign.double()[:, None] * world.features

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
+from passgrad.measurement.samples import bandit_steps
 from passgrad.measurement.step import step_derivatives
-from passgrad.measurement.step_samples import bandit_steps
 from passgrad.objectives import PassAtK
 from passgrad.stats.bands import Array, band, intervals, standard_error
 from passgrad.stats.binomial import success_interval
@@ -70,7 +70,9 @@ def simulate_step_coverage(
         made = step_derivatives(
             samples, along, orders, estimator=estimator, prompts=prompts, seed=seed
         )
-        truth = _truth(world, samples.theta, samples.vector(made.coefficients), orders, eta)
+        truth = _truth(
+            world, world.parameters(theta), samples.vector(made.coefficients), orders, eta
+        )
         scale = (eta, eta**2 / 2)
         one, two = scale[0] * made.first.numpy(), scale[1] * made.second.numpy()
         e1 = scale[0] * made.first_influence.numpy()
@@ -116,8 +118,7 @@ def _truth(
     slope = v @ jacobian.T
     # p = sigmoid(t) has p' = p (1 - p) t' and p'' = (1 - 2 p) p' t'.
     bend = (1 - 2 * p) / (p * (1 - p)) * slope.square()
-    sign = torch.tensor([1.0 if group == "hard" else -1.0 for group in world.groups]).double()
-    moved = torch.sigmoid((theta + eta * v) @ (sign[:, None] * world.features).T)
+    moved = torch.sigmoid((theta + eta * v) @ world.signed_features.T)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     for k in ks:
         objective = PassAtK(k)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.directional import forward_mode
-from passgrad.lm.plain import plain_attention
+from passgrad.lm.directional import forward_mode, padding_counts, plain_attention
 from passgrad.tasks.base import Prompt
 from passgrad.worlds.base import GradientProducts, inner_product
 from passgrad.worlds.language import LanguageWorld
@@ -66,10 +65,11 @@ class FixedLengthWorld(LanguageWorld):
             "logits_to_keep": self._targets.shape[1],
             "use_cache": False,
         }
-        if parameters is None:
-            logits = self.model(**inputs).logits
-        else:
-            logits = torch.func.functional_call(self.model, parameters, (), inputs).logits
+        with padding_counts(self.model):
+            if parameters is None:
+                logits = self.model(**inputs).logits
+            else:
+                logits = torch.func.functional_call(self.model, parameters, (), inputs).logits
         targets = self._targets.to(logits.device)[..., None]
         return logits.log_softmax(-1).gather(-1, targets)[..., 0].sum(dim=1)
 

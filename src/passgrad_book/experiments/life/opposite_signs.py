@@ -21,6 +21,7 @@ from passgrad_book.experiments.life.fixed_length import FixedLengthWorld
 from passgrad_book.experiments.small_models.character_llama import (
     character_llama,
     character_tokenizer,
+    norms_in_double,
 )
 
 if TYPE_CHECKING:
@@ -96,16 +97,14 @@ def opposite_signs_world(
 
 
 def in_double(world: FixedLengthWorld) -> FixedLengthWorld:
-    """The same world in float64: a success rate within 10^-7 of 1 keeps its gradient there.
-
-    What the architecture itself takes in float32, the norms of a llama, stays in float32: gradients
-    are right to about 10^-6 of their length.
+    """The same world in float64 throughout: a success rate within 10^-7 of 1 keeps its gradient
+    there.
     """
-    made = copy.copy(world)
-    made.model = copy.deepcopy(world.model).double()
-    made.layout = ParameterLayout(made.model)
-    made.dtype = made.layout.dtype
-    return made
+    double = copy.copy(world)
+    double.model = norms_in_double(copy.deepcopy(world.model))
+    double.layout = ParameterLayout(double.model)
+    double.dtype = double.layout.dtype
+    return double
 
 
 def _warm_up(

@@ -87,8 +87,8 @@ def study(
         )
     else:
         drawn = {
-            law: sample(model, task, num_samples=count, engine=engine, settings=settings)
-            for law, (count, settings) in laws.items()
+            law: sample(model, task, num_samples=count, engine=engine, settings=sampling)
+            for law, (count, sampling) in laws.items()
         }
     prompts = [tuple(encode(tokenizer, one.text)) for one in task.prompts]
     ids = {law: _ids(one) for law, one in drawn.items()}

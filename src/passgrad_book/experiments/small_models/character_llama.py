@@ -58,3 +58,19 @@ def character_llama(
         torch.manual_seed(seed)
         model: Any = LlamaForCausalLM(config)
     return model  # type: ignore[no-any-return]
+
+
+def norms_in_double(model: PreTrainedModel) -> PreTrainedModel:
+    """A llama in float64 throughout, in place: transformers takes its norms in float32 whatever the
+    dtype of the model, so they are replaced by those of torch, with the same weights.
+    """
+    stack: Any = model.double().model  # type: ignore[operator]
+    for block in (stack, *stack.layers):
+        for part, norm in list(block.named_children()):
+            if part.endswith("norm"):
+                exact = torch.nn.RMSNorm(
+                    norm.weight.numel(), eps=norm.variance_epsilon, dtype=torch.float64
+                )
+                exact.weight = norm.weight
+                setattr(block, part, exact)
+    return model

@@ -7,7 +7,7 @@ a sample of it costs a draw of random numbers (:mod:`passgrad_book.experiments.e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from passgrad.worlds.language import LanguageWorld
 from passgrad_book.experiments.small_models.character_llama import (
     character_llama,
     character_tokenizer,
+    norms_in_double,
 )
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _train(world: LanguageWorld, steps: int, learning_rate: float) -> None:
 
 
 def _model(num_tokens: int, seed: int) -> PreTrainedModel:
-    model: Any = character_llama(
+    model = character_llama(
         num_tokens,
         hidden_size=16,
         intermediate_size=32,
@@ -87,17 +88,4 @@ def _model(num_tokens: int, seed: int) -> PreTrainedModel:
         spread=0.2,
         seed=seed,
     )
-    model.double().eval()
-    # An embedding leaves its padding token out of backward passes, though not out of forward mode;
-    # here that token is one like any other.
-    model.model.embed_tokens.padding_idx = None
-    # transformers takes this norm in float32 whatever the dtype of the model.
-    for block in (model.model, *model.model.layers):
-        for part, norm in list(block.named_children()):
-            if part.endswith("norm"):
-                made = torch.nn.RMSNorm(
-                    norm.weight.numel(), eps=norm.variance_epsilon, dtype=torch.float64
-                )
-                made.weight = norm.weight
-                setattr(block, part, made)
-    return model  # type: ignore[no-any-return]
+    return norms_in_double(model.eval())

@@ -53,6 +53,17 @@ def test_the_same_world_in_float64():
     assert (double.success(theta)[:5] < 1).all()
 
 
+def test_float64_is_float64_throughout():
+    """A directional derivative as differences of so short a step that float32 anywhere shows."""
+    double = in_double(make(warm_up_steps=20))
+    theta = double.own_parameters()
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(len(theta), generator=generator, dtype=torch.float64)
+    values = [double.log_success(theta + step * vector) for step in (1e-6, -1e-6)]
+    slopes = double.jvp(theta, vector[None])[0] / double.success(theta)
+    torch.testing.assert_close((values[0] - values[1]) / 2e-6, slopes, rtol=1e-6, atol=1e-7)
+
+
 def test_the_default_has_a_million_weights():
     world = opposite_signs_world(warm_up_steps=0)
     assert 1.0e6 < world.num_parameters < 1.1e6

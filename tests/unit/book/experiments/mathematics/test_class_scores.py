@@ -7,7 +7,7 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.groups import HIDDEN_STATE, OUTPUT_USE
 from passgrad.lm.passes import CompletionPasses
-from passgrad.measurement.parted import ModelParts
+from passgrad.measurement.parts import ModelParts
 from passgrad_book.experiments.mathematics.class_scores import READINGS, class_scores
 
 PROMPTS = [[1, 2, 3, 4], [9, 8, 7], [9, 8, 6]]

@@ -16,7 +16,7 @@ from passgrad.errors import UserError
 from passgrad.estimators import Estimator
 from passgrad.measurement.crossfit import Half, Split, check_orders, order_advantages, split_halves
 from passgrad.measurement.metric import PLAIN, Metric, shrunk
-from passgrad.measurement.parted import PartedGradients
+from passgrad.measurement.samples import PartedGradients, Samples
 from passgrad.measurement.store import Kept
 from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
@@ -61,8 +61,8 @@ def part_terms(
     if batches < 1:
         raise UserError(f"batches is {batches}: give at least 1")
     kept = kept or Kept()
-    rewards, masses = samples.rewards.double(), samples.masses.double()
-    shape = (rewards.shape[-2], rewards.shape[-1])
+    checked = Samples.of(samples)
+    rewards, masses, shape = checked.rewards, checked.masses, checked.shape
     orders = Orders.of(ks).with_one()
     apart, rest = _apart(shape, split, seed, wanted="estimated" in metrics)
     halves = _halves(rest, split, seed)
