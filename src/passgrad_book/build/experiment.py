@@ -80,23 +80,16 @@ class Witness:
 class Experiment:
     """A versioned function of keyword parameters that returns tables.
 
-    Parameters
-    ----------
-    function
-        Computes the tables. All its parameters are keywords; they make the key, the seed among
-        them.
-    version
-        Raised by hand when the numbers are meant to change.
-    label
-        Names a result by its parameters: a format string such as ``"seed-{seed}"``, or a function.
-    inputs
-        Parameters -> what is read: the SHA-256 of a file or of a model, the version of a verifier;
-        None for what is not at hand.
-    files
-        Parameters that are paths of files. A path is no part of the key; the SHA-256 of its file
-        is an input under the name of the parameter, None for an empty path.
-    timing
-        The tables are times: nothing can witness them.
+    :param function: Computes the tables. All its parameters are keywords; they make the key, the
+        seed among them.
+    :param version: Raised by hand when the numbers are meant to change.
+    :param label: Names a result by its parameters: a format string such as ``"seed-{seed}"``, or a
+        function.
+    :param inputs: Parameters -> what is read: the SHA-256 of a file or of a model, the version of a
+        verifier; None for what is not at hand.
+    :param files: Parameters that are paths of files. A path is no part of the key; the SHA-256 of
+        its file is an input under the name of the parameter, None for an empty path.
+    :param timing: The tables are times: nothing can witness them.
     """
 
     def __init__(

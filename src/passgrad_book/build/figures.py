@@ -141,24 +141,15 @@ def curve(
 ) -> Any:
     """One series: a line with its band ``[low, high]``, or a line that is declared ``exact``.
 
-    Parameters
-    ----------
-    of
-        The object that the series belongs to; gives colour, dash and marker (:data:`COLOURS`).
-    low, high
-        Ends of the interval at each point, same shape as ``y``.
-    exact
-        True for values without sampling error: closed forms, quadrature, exact probabilities.
-    label
-        Text of the legend; the name of the object by default, ``""`` for none.
-    style
-        Passed to :meth:`matplotlib.axes.Axes.plot`; overrides the object's own style.
-
-    Raises
-    ------
-    UserError
-        When neither an interval nor ``exact=True`` is given, when both are, when only one end is
-        given, or when shapes differ.
+    :param of: The object that the series belongs to; gives colour, dash and marker
+        (:data:`COLOURS`).
+    :param low, high: Ends of the interval at each point, same shape as ``y``.
+    :param exact: True for values without sampling error: closed forms, quadrature, exact
+        probabilities.
+    :param label: Text of the legend; the name of the object by default, ``""`` for none.
+    :param style: Passed to :meth:`matplotlib.axes.Axes.plot`; overrides the object's own style.
+    :raises UserError: When neither an interval nor ``exact=True`` is given, when both are, when
+        only one end is given, or when shapes differ.
     """
     xs, ys, band = _series(of, x, y, low, high, exact)
     look = style_of(of)
@@ -262,16 +253,11 @@ def heatmap(
     """A matrix of signed values, symmetric colours about zero, for instance the kernel of the
     prompts.
 
-    Parameters
-    ----------
-    matrix
-        Shape (rows, columns).
-    label
-        What the colours mean; text of the colour bar.
-    limit
-        Absolute value at the end of the colours; the largest absolute entry by default.
-    groups
-        One label a row, equal labels adjacent; blocks are separated by lines and named on the axes.
+    :param matrix: Shape (rows, columns).
+    :param label: What the colours mean; text of the colour bar.
+    :param limit: Absolute value at the end of the colours; the largest absolute entry by default.
+    :param groups: One label a row, equal labels adjacent; blocks are separated by lines and named
+        on the axes.
     """
     import seaborn as sns
 
@@ -449,29 +435,18 @@ def show(
 ) -> Bundle:
     """Draw a figure for both pages and return what the cell shows.
 
-    Parameters
-    ----------
-    draw
-        Called with the axes: one :class:`~matplotlib.axes.Axes` when there is a single panel,
-        otherwise the array that :meth:`matplotlib.figure.Figure.subplots` returns. It is called
-        once a theme, so it must not compute anything long or draw random numbers.
-    alt
-        What the figure shows, with numbers, for readers who do not see it; at least 30 characters.
-    data
-        The numbers behind the figure; offered as a CSV file below it.
-    size
-        Width and height in inches.
-    name
-        Name of the CSV file, without its ending.
-    layout
-        Further arguments of :meth:`~matplotlib.figure.Figure.subplots` (``sharey``,
+    :param draw: Called with the axes: one :class:`~matplotlib.axes.Axes` when there is a single
+        panel, otherwise the array that :meth:`matplotlib.figure.Figure.subplots` returns. It is
+        called once a theme, so it must not compute anything long or draw random numbers.
+    :param alt: What the figure shows, with numbers, for readers who do not see it; at least 30
+        characters.
+    :param data: The numbers behind the figure; offered as a CSV file below it.
+    :param size: Width and height in inches.
+    :param name: Name of the CSV file, without its ending.
+    :param layout: Further arguments of :meth:`~matplotlib.figure.Figure.subplots` (``sharey``,
         ``width_ratios`` ...).
-
-    Raises
-    ------
-    UserError
-        When the alternative text is too short, or when the drawing sets a title (the caption has
-        it).
+    :raises UserError: When the alternative text is too short, or when the drawing sets a title (the
+        caption has it).
     """
     text = " ".join(alt.split())
     if len(text) < MIN_ALT:

@@ -422,27 +422,16 @@ def obtain(
 ) -> Result:
     """The result of a key: the one that ships, one that was computed here, or a new one.
 
-    Parameters
-    ----------
-    compute
-        Called without arguments when there is none; returns the tables by their names.
-    profile
-        The profile of the run; by default the one that the notebook runs in, "cpu" outside one.
-    recompute
-        Compute in any case, and replace the result that ships with the project.
-
-    Returns
-    -------
-    Result
-        ``origin`` says where it came from. A result computed here is kept in ``_build/results``, so
-        the next run reads it. Where ``PASSGRAD_RESULTS`` names a folder, results are read from it
-        and kept in it alone, and ``recompute`` computes them again there.
-
-    Raises
-    ------
-    UserError
-        When a stored file was edited by hand or is missing, when parameters are not plain values,
-        and when a result is to be stored from a tree with changes that are not committed.
+    :param compute: Called without arguments when there is none; returns the tables by their names.
+    :param profile: The profile of the run; by default the one that the notebook runs in, "cpu"
+        outside one.
+    :param recompute: Compute in any case, and replace the result that ships with the project.
+    :returns: ``origin`` says where it came from. A result computed here is kept in
+        ``_build/results``, so the next run reads it. Where ``PASSGRAD_RESULTS`` names a folder,
+        results are read from it and kept in it alone, and ``recompute`` computes them again there.
+    :raises UserError: When a stored file was edited by hand or is missing, when parameters are not
+        plain values, and when a result is to be stored from a tree with changes that are not
+        committed.
     """
     profile = profile or os.environ.get(PROFILE_VARIABLE) or "cpu"
     parameters = _plain(key.parameters)

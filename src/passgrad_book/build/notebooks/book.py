@@ -123,10 +123,7 @@ def executed(text: str) -> Any:
 
     This is the reader that the book registers for ``.py`` pages.
 
-    Raises
-    ------
-    UserError
-        When the text is not that of a notebook of the project.
+    :raises UserError: When the text is not that of a notebook of the project.
     """
     import nbformat
 

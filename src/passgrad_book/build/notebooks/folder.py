@@ -91,19 +91,11 @@ def run_to_folder(
     read or made, ``EXPERIMENT.RESULT.TABLE.parquet``, and one for the numbers behind each figure,
     ``FIGURE.parquet``. The record comes last: a folder with it is a run that ended.
 
-    Parameters
-    ----------
-    output_dir
-        Folder of the files; :func:`default_folder` by default.
-    html
-        Write the page.
-
-    Raises
-    ------
-    UserError
-        As :func:`passgrad_book.build.notebooks.run_notebook`. A cell that fails leaves
-        ``NAME.failed.ipynb`` and ``NAME.failed.json``, which has the reason; what an earlier run
-        left stays.
+    :param output_dir: Folder of the files; :func:`default_folder` by default.
+    :param html: Write the page.
+    :raises UserError: As :func:`passgrad_book.build.notebooks.run_notebook`. A cell that fails
+        leaves ``NAME.failed.ipynb`` and ``NAME.failed.json``, which has the reason; what an earlier
+        run left stays.
     """
     path = find(path)
     parameters_of(path)

@@ -81,24 +81,14 @@ def run_notebook(
 ) -> Path:
     """Execute a notebook and return the path of the executed ``.ipynb``, the only file written.
 
-    Parameters
-    ----------
-    path
-        The ``.py`` source, or the name of a notebook of the project.
-    profile
-        Name of a file in ``notebooks/profiles``; None for the defaults of the parameters cell.
-    parameters
-        Values that go before those of the profile.
-    output_dir
-        Folder of the executed notebook; ``_build/notebooks/<profile>`` by default.
-    progress
-        Report on standard error which cell runs and for how long.
-
-    Raises
-    ------
-    UserError
-        Unknown notebook, profile or parameter; a value of another type; a cell that fails
-        (:class:`NotebookFailed`). In the last case the executed part is kept as
+    :param path: The ``.py`` source, or the name of a notebook of the project.
+    :param profile: Name of a file in ``notebooks/profiles``; None for the defaults of the
+        parameters cell.
+    :param parameters: Values that go before those of the profile.
+    :param output_dir: Folder of the executed notebook; ``_build/notebooks/<profile>`` by default.
+    :param progress: Report on standard error which cell runs and for how long.
+    :raises UserError: Unknown notebook, profile or parameter; a value of another type; a cell that
+        fails (:class:`NotebookFailed`). In the last case the executed part is kept as
         ``<name>.failed.ipynb`` and the message names the cell.
     """
     folder = Path(output_dir) if output_dir is not None else None

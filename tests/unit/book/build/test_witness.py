@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from passgrad.cli import app
 from passgrad.errors import UserError
+from passgrad.progress import Silent
 from passgrad_book.build import paths, witness
 from passgrad_book.build.experiment import HOMES, SINGLE
 
@@ -261,7 +262,7 @@ assert witness.attest("slow").failure is None
 """
 
 
-def test_two_processes_that_meet_new_code_run_its_witness_once(toy, tmp_path):
+def test_two_processes_that_meet_new_code_run_its_witness_once(processes, toy, tmp_path):
     column = {"values": [1], "tolerance": 0.0, "reason": "a count"}
     content = {"version": 1, "parameters": {"n": 1}, "kept": {}, "tables": {"t": {"n": column}}}
     witness.store("slow", content)
@@ -281,7 +282,12 @@ def test_two_processes_that_meet_new_code_run_its_witness_once(toy, tmp_path):
 
 def test_all_experiments_are_attested_and_what_runs_is_said(known):
     said = []
-    (found,) = witness.attest_all(said.append)
+
+    class Progress(Silent):
+        def note(self, text):
+            said.append(text)
+
+    (found,) = witness.attest_all(Progress())
     assert (found.experiment, found.ran, said) == ("doubled", False, ["witness of doubled"])
 
 
@@ -304,11 +310,9 @@ def test_the_command(known):
     assert "doubled: times, no witness" in call()[1]
 
 
-@pytest.mark.slow
-@pytest.mark.model
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_the_code_gives_the_stored_numbers_of_every_experiment():
+def test_the_code_gives_the_stored_numbers_of_every_experiment(smollm2):
     outcomes = witness.attest_all()
     assert [one.failure for one in outcomes if one.failure] == []
     assert {one.experiment for one in outcomes} == set(HOMES)
