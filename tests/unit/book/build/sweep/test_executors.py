@@ -14,8 +14,7 @@ from passgrad_book.build.sweep.file import Executor
 from passgrad_book.build.sweep.job import Job, execute, locked
 
 
-def test_a_grid_with_a_run_that_fails_and_one_that_is_killed(
-    processes, sweep_file, tmp_path):
+def test_a_grid_with_a_run_that_fails_and_one_that_is_killed(processes, sweep_file, tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     path = sweep_file(
