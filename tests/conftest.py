@@ -46,10 +46,10 @@ MARKS = {
 HEAVY = {"model", "vllm", "book", "browser", "processes", "notebook"}
 #: what is not in the quick tier
 NOT_QUICK = {*HEAVY, "simulation", "tiny"}
-#: group of tests that share one worker, and so their fixtures -> marks or fixtures; heaviest first
+#: group of tests that share one worker, and so what these fixtures make; heaviest first
 GROUPS = {
-    "model": {"model", "vllm"},
-    "book": {"book", "browser"},
+    "model": {"smollm2", "vllm", "vllm_engine_draws"},
+    "book": {"build_book", "browser"},
     "torchrun": {"several"},
 }
 #: the one start of vLLM in the tier "test"
@@ -130,10 +130,10 @@ def pytest_collection_modifyitems(config, items):
 
 def group_of(item):
     """Tests of one group run in one worker; a notebook is a group by itself."""
-    kinds = marks_of(item) | names_of(item)
-    if "notebook" in kinds:
+    names = names_of(item)
+    if "smoke_notebook" in names:
         return f"notebook-{item.callspec.params['source'].stem}"
-    return next((group for group, wanted in GROUPS.items() if wanted & kinds), None)
+    return next((group for group, fixtures in GROUPS.items() if fixtures & names), None)
 
 
 def place_of(group):
@@ -272,8 +272,8 @@ def replications(request):
     """The number of replications of a simulation: ``replications(4000)`` gives a few of them in
     the tiers "quick" and "test", and all in the others.
     """
-    few = request.config.getoption("tier") in ("quick", "test")
-    return lambda number: min(number, FEW) if few else number
+    fewer = request.config.getoption("tier") in ("quick", "test")
+    return lambda number, few=FEW: min(number, few) if fewer else number
 
 
 @pytest.fixture(scope="session")

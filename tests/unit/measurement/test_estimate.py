@@ -240,7 +240,7 @@ def test_the_error_of_the_answers_for_new_prompts(replications):
     generator = torch.Generator().manual_seed(0)
     u = world_directions(world, first)
     p = torch.sigmoid(u @ world.parameters([1.0, 1.0]))[:, None]
-    for _ in range(replications(400)):
+    for _ in range(replications(400, few=200)):
         rewards = (torch.rand(num_prompts, n, generator=generator) < p).double()
         samples = ScoreSamples(rewards, (rewards - p)[..., None] * u[:, None], first.masses)
         made = estimate_conflict(samples, [1, 2, 4, 64], draws=10)

@@ -10,7 +10,11 @@ import pytest
 
 @pytest.fixture(scope="session")
 def lab():
-    """The module helpers.py."""
+    """The module helpers.py. TRL is imported here, which no test is charged for."""
+    import passgrad.trl
+
+    assert passgrad.trl.PassKGRPOTrainer
+    assert passgrad.trl.PassKRLOOTrainer
     path = Path(__file__).with_name("helpers.py")
     spec = importlib.util.spec_from_file_location("passgrad_trl_helpers", path)
     module = importlib.util.module_from_spec(spec)
