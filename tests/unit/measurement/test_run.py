@@ -52,7 +52,7 @@ def made(place, tmp_path_factory, recorder):
     shown = recorder()
     folder = tmp_path_factory.mktemp("measured") / "m"
     result = measure(
-        place, TASK, out=folder, ks=[1, 2, 4], progress=shown, **options(samples=12000)
+        place, TASK, out=folder, ks=[1, 2, 4], progress=shown, **options(samples=16000)
     )
     return result, shown
 

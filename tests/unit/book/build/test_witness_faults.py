@@ -54,8 +54,6 @@ def witness(folder, monkeypatch):
     return done, log.read_text().count("\n") if log.is_file() else 0
 
 
-@pytest.mark.slow
-@pytest.mark.model
 @pytest.mark.timeout(900)
 def test_a_constant_deep_in_the_attention_is_caught_and_a_message_is_not(source, monkeypatch):
     edit(source, CONSTANT)
