@@ -122,8 +122,10 @@ def pytest_collection_modifyitems(config, items):
         part = Path(worker["groups"]).with_suffix(f".{worker['workerid']}")
         part.write_text(json.dumps(groups))
         part.replace(worker["groups"])
-    chosen = [item for item in items if in_tier(item, tier, notebooks)]
-    if left := [item for item in items if item not in set(chosen)]:
+    chosen, left = [], []
+    for item in items:
+        (chosen if in_tier(item, tier, notebooks) else left).append(item)
+    if left:
         config.hook.pytest_deselected(items=left)
         items[:] = chosen
 
