@@ -21,6 +21,8 @@ CLAIM ?=
 LINES = $(shell $(BIN)/python -c "import pytest_cov" 2> /dev/null && echo --cov=src/passgrad --cov-report=term:skip-covered)
 # Which tests: quick, test, rest (what test leaves out) or all; see tests/conftest.py
 TIER ?= test
+# One stored result, such as two_conventions/cpu/seed-0; empty: the one whose day it is
+RESULT ?=
 # Arguments for pytest: make test ARGS="-k toy"
 ARGS ?=
 # The tests of make lower-bounds: what needs neither a language model nor gradient surgery
@@ -32,7 +34,7 @@ LOWER := unit/test_metrics.py unit/test_objectives.py unit/test_interference.py 
 # Processes for pytest, a thread each; empty: one process with all threads
 JOBS ?= 2
 
-.PHONY: help env model book quick test test-all lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
+.PHONY: help env model book audit quick test test-all lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
 
 help: ## Show this list
 	@echo "Targets:"
@@ -56,6 +58,9 @@ doctor: env ## Say whether this machine is ready
 
 verify: env ## Check all that ships against claims.yml: at most two minutes, no network
 	$(BIN)/passgrad verify $(CLAIM)
+
+audit: env model ## Compute one stored result again in full, chosen by the date, and compare
+	$(BIN)/passgrad audit $(foreach f,$(GSM8K),--file gsm8k_path="$(abspath $(f))") $(RESULT)
 
 reproduce: env model ## Run the commands of the claims again: make reproduce CLAIM=C3
 	$(BIN)/passgrad reproduce $(CLAIM)

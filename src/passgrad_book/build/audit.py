@@ -112,6 +112,26 @@ def audit(name: str, files: Mapping[str, str] | None = None, *, note: bool = Fal
     return Audit(name, seconds, gaps)
 
 
+def note_lines(name: str, files: Mapping[str, str] | None = None) -> float:
+    """Store which share of the lines of a full run the witness covers, without the hours of one:
+    the parameters of a stored result, through the model of two layers of the witnesses.
+
+    Which lines run depends on the parameters and not on the weights, but for those that load the
+    model, and for branches of a direction that the other model does not meet.
+
+    :returns: The share.
+    :raises UserError: As :func:`audit`.
+    """
+    from passgrad_book.experiments.small_models.witness_model import witness_model
+
+    experiment, parameters = _asked(name, files)
+    results.require_commit("a witness", "or leave the note out")
+    if "model" not in parameters:
+        raise UserError(f"{name} takes no model: audit it with --note")
+    _, lines = _covered(lambda: experiment(**parameters | {"model": witness_model()}))
+    return _note(experiment, name, lines, model="witness model")
+
+
 def _asked(name: str, files: Mapping[str, str] | None) -> tuple[Experiment, dict[str, Any]]:
     entry = results.records().get(f"results/{name}.json")
     if entry is None:
@@ -156,7 +176,8 @@ def _covered(run: Callable[[], Any]) -> tuple[Any, Lines]:
     }
 
 
-def _note(experiment: Experiment, name: str, full: Lines) -> None:
+def _note(experiment: Experiment, name: str, full: Lines, model: str = "its own") -> float:
+    """Keep with the witness which share of the lines of a full run it covers; returns it."""
     content = witness.read(experiment.name)
     _, small = _covered(lambda: witness.run(experiment, content))
     total = sum(len(lines) for lines in full.values())
@@ -173,9 +194,11 @@ def _note(experiment: Experiment, name: str, full: Lines) -> None:
             "coverage": {
                 "version": experiment.version,
                 "result": name,
+                "model": model,
                 "lines": total,
                 "share": round(seen / total, 4),
                 "missed": {file: len(lines) for file, lines in missed.items()},
             }
         },
     )
+    return seen / total

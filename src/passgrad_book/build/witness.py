@@ -80,13 +80,15 @@ def _frame(columns: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def values_of(series: pd.Series) -> list[Any]:
-    """A column as JSON holds it; numbers that are not finite as text."""
+    """A column as JSON holds it; numbers that are not finite, and values that miss, as text."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray | list | tuple):
             return [plain(entry) for entry in value]
         if isinstance(value, np.generic):
             value = value.item()
+        if value is None:  # a parquet file gives None back where a frame had nan, and the reverse
+            return "nan"
         if isinstance(value, float) and not math.isfinite(value):
             return str(value)
         return value

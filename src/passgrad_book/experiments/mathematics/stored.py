@@ -223,8 +223,8 @@ def _chat_again(kept: Mapping[str, DataFrame]) -> Mapping[str, DataFrame]:
     import pandas as pd
 
     small = math_chat(
-        model=witness_model(), engine="transformers", seed=0, short_prompts=4, num_prompts=2,
-        num_samples=2, chat_tokens=24,
+        model="smollm2-135m", engine="transformers", seed=0, short_prompts=4, num_prompts=2,
+        num_samples=2, chat_tokens=8,
     )  # fmt: skip
     references = {prompt.id: prompt for prompt in sums_of_two_terms(14, 0).prompts}
     judge = Verifier("math")
