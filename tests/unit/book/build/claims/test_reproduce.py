@@ -94,7 +94,7 @@ def test_gpu_claims_are_left_out(project):
     assert found.verdict == "needs a GPU"
 
 
-def test_the_environment_of_a_run_keeps_its_results_apart(project):
+def test_the_environment_of_a_run_keeps_its_results_apart(processes, project):
     names = f"os.environ[{results.RESULTS_VARIABLE!r}], os.environ['PASSGRAD_ROOT']"
     script = f"import os; print({names}); raise SystemExit(os.getcwd())"
     before = dict(os.environ)

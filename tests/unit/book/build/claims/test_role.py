@@ -39,7 +39,7 @@ def page(checkout, tmp_path):
     shutil.rmtree(source)
 
 
-def test_a_number_comes_from_its_file_and_follows_it(page):
+def test_a_number_comes_from_its_file_and_follows_it(processes, page):
     build, store = page
     done, html = build("The cosine is {result}`one/cpu/seed-0:t[k=10].cosine|.2f`.")
     assert (done.returncode, done.stderr) == (0, "")
@@ -50,7 +50,7 @@ def test_a_number_comes_from_its_file_and_follows_it(page):
     assert ">0.25</span>." in html
 
 
-def test_a_number_that_is_not_there_ends_the_build(page):
+def test_a_number_that_is_not_there_ends_the_build(processes, page):
     build, _ = page
     done, _ = build("The cosine is {result}`one/cpu/seed-0:t[k=7].cosine|.2f`.")
     assert done.returncode != 0

@@ -53,13 +53,13 @@ def test_other_numbers_of_a_witness_end_it(project, attested):
 def test_a_damaged_log_is_a_failure_of_its_part(project):
     with (project / "data" / "attestations.jsonl").open("a") as stream:
         stream.write("{\n")
-    (line,) = witnesses(lambda line: None).failures
+    (line,) = witnesses().failures
     assert line.startswith("data/attestations.jsonl, line ")
 
 
 def found(project):
     """The parts of verify by their names."""
-    return {part.name: part for part in files(lambda line: None)}
+    return {part.name: part for part in files()}
 
 
 def test_the_generated_pages_are_up_to_date():
