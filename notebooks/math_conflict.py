@@ -179,6 +179,8 @@ for name in datasets:
     except DamagedResult:
         raise  # a stored file that was edited must stop the page
     except UserError as error:
+        if recompute:
+            raise  # what was asked for cannot be done
         missing[name] = str(error)
 remarks = [f"{name} is left out: {reason}." for name, reason in missing.items()]
 took = sum(one.record["wall_seconds"] for one in found.values()) / 60
