@@ -30,7 +30,7 @@ def attested(monkeypatch):
 
 
 def test_everything_that_ships_is_in_order_within_two_minutes(processes, attested):
-    """Without the witnesses, which have tests of their own. Measuring the claims is no light test."""
+    """Without the witnesses, which have tests of their own; all claims are measured."""
     start = time.perf_counter()
     done = call("verify")
     seconds = time.perf_counter() - start
