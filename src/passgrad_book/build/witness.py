@@ -27,6 +27,7 @@ from passgrad.files import write_atomic
 from passgrad.progress import Progress, Silent
 from passgrad_book.build import paths, results, sources
 from passgrad_book.build.experiment import EXACT, HOMES, Experiment, Tolerance, find
+from passgrad_book.build.threads import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -263,21 +264,8 @@ def run(experiment: Experiment, content: Mapping[str, Any]) -> Tables:
     if experiment.witness is None:
         raise UserError(f"experiment {experiment.name} has no witness: its tables are times")
     kept = {name: _frame(rows) for name, rows in content["kept"].items()}
-    with _one_thread():
+    with one_thread():
         return experiment.witness.run(kept)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in one order on every machine: torch splits them by its number of threads."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _run(experiment: Experiment, now: Mapping[str, Any]) -> Attested:

@@ -7,8 +7,7 @@ hardly enters them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,7 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.models import load_model
 from passgrad.lm.passes import CompletionPasses
+from passgrad_book.build.threads import one_thread
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -80,7 +80,7 @@ def time_passes(model: PreTrainedModel, sizes: Sequence[Size], seed: int = 0) ->
     import pandas as pd
 
     rows = []
-    with _one_thread():
+    with one_thread():
         for size in sizes:
             completions = random_completions(model.config.vocab_size, size, seed)
             passes = CompletionPasses(model, completions, torch.zeros(size[0], size[1]))
@@ -107,7 +107,7 @@ def time_decoding(
 
     generator = torch.Generator().manual_seed(seed)
     rows = []
-    with _one_thread(), torch.no_grad():
+    with one_thread(), torch.no_grad():
         for batch in batches:
             ids = torch.randint(model.config.vocab_size, (batch, prompt), generator=generator)
 
@@ -134,7 +134,7 @@ def time_machine(seconds: float = 1.0) -> DataFrame:
     """
     import pandas as pd
 
-    with _one_thread():
+    with one_thread():
         a, b = torch.randn(128, 576), torch.randn(576, 1536)
         large = torch.randn(2**26)
         product = _rate(lambda: a @ b, seconds)
@@ -161,13 +161,3 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float, f
     cpu, wall = time.process_time(), time.perf_counter()
     made = function(*arguments)
     return made, time.process_time() - cpu, time.perf_counter() - wall
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
