@@ -144,3 +144,10 @@ def test_the_command(stored, problems):
     done = CliRunner().invoke(app, ["audit", NAME])
     assert done.exit_code == 1
     assert f"[fail] data/results/{NAME}: curve.y computed again differs by 0.25" in done.output
+
+
+def test_lines_are_noted_through_the_small_model_of_experiments_that_take_one(stored):
+    runs = stored.runs
+    with pytest.raises(UserError, match=f"{NAME} takes no model: audit it with --note"):
+        audit.note_lines(NAME)
+    assert stored.runs == runs
