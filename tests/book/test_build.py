@@ -181,7 +181,8 @@ def outdated():
         app = SimpleNamespace(env=env)
         found = extension["outdated"](app, env, set(), set(), set())
         for name in env.found_docs:
-            extension["remember"](app, name, None)
+            env.docname = name
+            extension["remember"](app, None)
         return found
 
     return pages

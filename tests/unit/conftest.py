@@ -114,13 +114,6 @@ def tiny_language_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = getattr(transformers, f"{name}{head}")(made)
-    with torch.random.fork_rng(), torch.no_grad():
-        # Transformers leaves the embedding of the padding token at zero, where a norm behind it has
-        # a derivative of 1 / sqrt(eps). Models that were trained have a row like any other.
-        torch.manual_seed(seed + 1)
-        embedding = model.get_input_embeddings()
-        if embedding.padding_idx is not None:
-            embedding.weight[embedding.padding_idx].normal_(std=0.3)
     model.to(getattr(torch, dtype)).eval()
     if architecture == "llama" and dtype == "float64":
         # transformers takes this norm in float32 whatever the dtype of the model.
