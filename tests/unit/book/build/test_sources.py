@@ -62,7 +62,7 @@ def test_dependencies_go_down_and_not_up():
     assert found == sorted(found)
 
 
-def test_digest_changes_with_a_module_that_is_imported_and_not_with_others(tmp_path):
+def test_digest_changes_with_a_module_that_is_imported_and_not_with_others(processes, tmp_path):
     """The package is copied, and one line of one module changed."""
     checkout = tmp_path / "checkout"
     shutil.copytree(

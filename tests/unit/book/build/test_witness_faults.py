@@ -14,7 +14,7 @@ CONSTANT = (
     "attn_mask=visible, scale=scaling,",
     "attn_mask=visible, scale=1.0003 * scaling,",
 )
-MESSAGE = ("objectives.py", "k must be a finite number", "k has to be a finite number")
+MESSAGE = ("orders.py", "k must be a finite number", "k has to be a finite number")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def witness(folder, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(folder / "src"))
     monkeypatch.setenv("PASSGRAD_ROOT", str(folder))
     done = subprocess.run(
-        [sys.executable, "-m", "passgrad.cli", "witness", "two_conventions"],
+        [sys.executable, "-m", "passgrad.cli", "witness", "regime_map"],
         capture_output=True, text=True, timeout=300, cwd=folder,
     )  # fmt: skip
     log = folder / "data" / "attestations.jsonl"
@@ -55,23 +55,25 @@ def witness(folder, monkeypatch):
 
 
 @pytest.mark.timeout(900)
-def test_a_constant_deep_in_the_attention_is_caught_and_a_message_is_not(source, monkeypatch):
+def test_a_constant_deep_in_the_attention_is_caught_and_a_message_is_not(
+    processes, source, monkeypatch
+):
     edit(source, CONSTANT)
     done, lines = witness(source, monkeypatch)
     assert done.returncode == 1
-    failure = "[fail] experiment two_conventions: the code of today gives another "
+    failure = "[fail] experiment regime_map: the code of today gives another "
     assert failure in done.stdout, done.stdout + done.stderr
-    assert re.search(r"another (conflict|prompts|ascents)\.\w+, off by", done.stdout)
+    assert re.search(r"another (curve|prompts)\.\w+, off by", done.stdout)
     assert lines == 0
 
     undo(source, CONSTANT)
     edit(source, MESSAGE)
     done, lines = witness(source, monkeypatch)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "two_conventions: the same numbers" in done.stdout
+    assert "regime_map: the same numbers" in done.stdout
     assert lines == 1
 
     # The same code once more is known.
     done, lines = witness(source, monkeypatch)
-    assert "two_conventions: known" in done.stdout
+    assert "regime_map: known" in done.stdout
     assert lines == 1
