@@ -18,6 +18,7 @@ from passgrad import provenance
 from passgrad.errors import UserError
 from passgrad_book.build import paths, results, witness
 from passgrad_book.build.experiment import Experiment, Tolerance, find
+from passgrad_book.build.sources import module_file
 
 #: file of src -> the lines that ran
 Lines = dict[str, set[int]]
@@ -90,11 +91,13 @@ def audit(name: str, files: Mapping[str, str] | None = None, *, note: bool = Fal
         results.require_commit("a witness", "or audit without a note")
     _, profile, label = name.split("/")
     stored = results.load(experiment.name, label, profile=profile)
+    small = _witness_lines(experiment) if note else {}
     start = time.perf_counter()
+    full: Lines = {}
     if note:
-        tables, lines = _covered(lambda: experiment(**parameters))
+        tables, full = _covered(lambda: experiment(**parameters))
     else:
-        tables, lines = experiment(**parameters), {}
+        tables = experiment(**parameters)
     seconds = time.perf_counter() - start
     expected = {
         table: {
@@ -108,7 +111,7 @@ def audit(name: str, files: Mapping[str, str] | None = None, *, note: bool = Fal
     }
     gaps = {column: (gap, allowed) for column, gap, allowed in witness.compare(expected, tables)}
     if note:
-        _note(experiment, name, lines)
+        _note(experiment, name, small, full)
     return Audit(name, seconds, gaps)
 
 
@@ -128,8 +131,9 @@ def note_lines(name: str, files: Mapping[str, str] | None = None) -> float:
     results.require_commit("a witness", "or leave the note out")
     if "model" not in parameters:
         raise UserError(f"{name} takes no model: audit it with --note")
-    _, lines = _covered(lambda: experiment(**parameters | {"model": witness_model()}))
-    return _note(experiment, name, lines, model="witness model")
+    small = _witness_lines(experiment)
+    _, full = _covered(lambda: experiment(**parameters | {"model": witness_model()}))
+    return _note(experiment, name, small, full, model="witness model")
 
 
 def _asked(name: str, files: Mapping[str, str] | None) -> tuple[Experiment, dict[str, Any]]:
@@ -176,29 +180,38 @@ def _covered(run: Callable[[], Any]) -> tuple[Any, Lines]:
     }
 
 
-def _note(experiment: Experiment, name: str, full: Lines, model: str = "its own") -> float:
-    """Keep with the witness which share of the lines of a full run it covers; returns it."""
-    content = witness.read(experiment.name)
-    _, small = _covered(lambda: witness.run(experiment, content))
-    total = sum(len(lines) for lines in full.values())
-    seen = sum(len(lines & small.get(file, set())) for file, lines in full.items())
+def _witness_lines(experiment: Experiment) -> Lines:
+    """The lines that the witness runs. It goes before the full run, which then imports nothing
+    that the witness has imported: lines of imports are no lines of a computation.
+    """
+    return _covered(lambda: witness.run(experiment, witness.read(experiment.name)))[1]
+
+
+def _note(
+    experiment: Experiment, name: str, small: Lines, full: Lines, model: str = "its own"
+) -> float:
+    """Keep with the witness which share of the lines of a full run it covers; returns it.
+
+    Modules whose work a replay stands in for are left out, and named.
+    """
+    assert experiment.witness is not None
+    left_out = {paths.relative(module_file(module)) for module in experiment.witness.replaces}
+    counted = {file: lines for file, lines in full.items() if lines and file not in left_out}
+    total = sum(len(lines) for lines in counted.values())
     missed = {
-        file: sorted(lines - small.get(file, set()))
-        for file, lines in sorted(full.items())
+        file: len(lines - small.get(file, set()))
+        for file, lines in sorted(counted.items())
         if lines - small.get(file, set())
     }
-    witness.store(
-        experiment.name,
-        content
-        | {
-            "coverage": {
-                "version": experiment.version,
-                "result": name,
-                "model": model,
-                "lines": total,
-                "share": round(seen / total, 4),
-                "missed": {file: len(lines) for file, lines in missed.items()},
-            }
-        },
-    )
-    return seen / total
+    share = 1 - sum(missed.values()) / total
+    coverage = {
+        "version": experiment.version,
+        "result": name,
+        "model": model,
+        "lines": total,
+        "share": round(share, 4),
+        "missed": missed,
+        "left_out": sorted(left_out),
+    }
+    witness.store(experiment.name, witness.read(experiment.name) | {"coverage": coverage})
+    return share

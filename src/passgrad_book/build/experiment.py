@@ -66,7 +66,8 @@ class Witness:
 
     ``run`` takes ``kept``, tables that are stored with the witness (completions that are judged and
     scored again, say), and returns the tables that are compared. ``keep`` makes ``kept`` once.
-    ``columns`` are tolerances of single columns, ``table.column``; ``tolerance`` is that of all
+    ``replaces`` are modules whose work the replay stands in for: engines that draw. ``columns`` are
+    tolerances of single columns, ``table.column``; ``tolerance`` is that of all
     other columns of floating-point numbers.
     """
 
@@ -75,6 +76,7 @@ class Witness:
     parameters: dict[str, Any]
     tolerance: Tolerance
     columns: dict[str, Tolerance] = field(default_factory=dict)
+    replaces: tuple[str, ...] = ()
 
 
 class Experiment:
@@ -171,9 +173,10 @@ class Experiment:
         *,
         tolerance: Tolerance,
         columns: Mapping[str, Tolerance] | None = None,
+        replaces: Sequence[str] = (),
     ) -> None:
         """Declare a witness that replays what is stored: ``run`` takes what ``keep`` made once."""
-        self.witness = Witness(run, keep, {}, tolerance, dict(columns or {}))
+        self.witness = Witness(run, keep, {}, tolerance, dict(columns or {}), tuple(replaces))
 
 
 def experiment(

@@ -115,4 +115,4 @@ def _replay(kept: Tables) -> Tables:
     }
 
 
-word_problems.replayed(_replay, _keep, tolerance=SINGLE)
+word_problems.replayed(_replay, _keep, tolerance=SINGLE, replaces=["passgrad.rollouts.vllm_engine"])

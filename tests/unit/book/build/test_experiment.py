@@ -13,7 +13,7 @@ from passgrad_book.build.experiment import HOMES, Experiment, experiment, find
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_every_experiment_is_listed_once_and_every_listed_one_is_there():
+def test_every_experiment_is_listed_once_and_every_listed_one_is_there(processes):
     found = {}
     for module in pkgutil.walk_packages(
         passgrad_book.experiments.__path__, "passgrad_book.experiments."
