@@ -8,6 +8,7 @@ the full run the witness covers.
 from __future__ import annotations
 
 import datetime
+import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -184,6 +185,8 @@ def _witness_lines(experiment: Experiment) -> Lines:
     """The lines that the witness runs. It goes before the full run, which then imports nothing
     that the witness has imported: lines of imports are no lines of a computation.
     """
+    for module in experiment.witness.replaces if experiment.witness else ():
+        importlib.import_module(module)
     return _covered(lambda: witness.run(experiment, witness.read(experiment.name)))[1]
 
 
