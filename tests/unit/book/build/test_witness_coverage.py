@@ -6,10 +6,16 @@ from passgrad_book.build import witness
 from passgrad_book.build.experiment import HOMES, find
 
 
+@pytest.fixture(scope="module")
+def experiments():
+    """All of them, imported: TRL alone takes seconds."""
+    return {name: find(name) for name in HOMES}
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", HOMES)
-def test_nine_lines_of_ten_of_a_full_run_are_witnessed(name):
-    experiment = find(name)
+def test_nine_lines_of_ten_of_a_full_run_are_witnessed(experiments, name):
+    experiment = experiments[name]
     if experiment.timing:
         assert experiment.witness is None
         return
