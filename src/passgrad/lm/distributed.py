@@ -10,6 +10,7 @@ one is raised in all, at the same place, and a process that has ended or hangs i
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -286,6 +287,10 @@ def _device(kind: str | None) -> torch.device:
     return torch.device("cuda", number)
 
 
+#: counts the groups that this process has joined, alike in all processes of a launcher
+_GROUPS = itertools.count()
+
+
 def _join(device: torch.device, limit: timedelta) -> _Store:
     needed = ("RANK", "MASTER_ADDR", "MASTER_PORT")
     missing = [name for name in needed if name not in os.environ]
@@ -299,6 +304,8 @@ def _join(device: torch.device, limit: timedelta) -> _Store:
 
     try:
         store, rank, size = next(iter(rendezvous("env://", timeout=limit)))
+        # A process that joins once more must not read the addresses of the group that it left.
+        store = dist.PrefixStore(f"passgrad-{next(_GROUPS)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     except (RuntimeError, ValueError) as error:
         line = " ".join(str(error).split())[:160]
