@@ -39,7 +39,7 @@ JOBS ?= 2
 help: ## Show this list
 	@echo "Targets:"
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
-	@echo "First time: make book (about 40 minutes on two cores), then open _build/html/index.html"
+	@echo "First time: make book (a quarter of an hour on two cores), then open _build/html/index.html"
 
 book: env model ## Execute the chapters that changed and build _build/html
 	$(BIN)/passgrad book --profile $(PROFILE)
