@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from passgrad.errors import UserError
+
 if TYPE_CHECKING:
     from passgrad_book.build.claims.outcome import Outcome
     from passgrad_book.build.claims.verify import Part
@@ -107,7 +109,12 @@ def audit(
 
     from passgrad_book.build import audit as module
 
-    files = dict(one.split("=", 1) for one in file or ())
+    files = {}
+    for text in file or ():
+        parameter, equals, path = text.partition("=")
+        if not (parameter and equals and path):
+            raise UserError(f"--file {text}: give a parameter and its file, as gsm8k_path=FILE")
+        files[parameter] = path
     name = result or module.of_the_day(module.candidates(files), datetime.date.today())
     typer.echo(f"computing {name} again", err=True)
     if lines:

@@ -151,3 +151,10 @@ def test_lines_are_noted_through_the_small_model_of_experiments_that_take_one(st
     with pytest.raises(UserError, match=f"{NAME} takes no model: audit it with --note"):
         audit.note_lines(NAME)
     assert stored.runs == runs
+
+
+@pytest.mark.parametrize("text", ["oops", "=problems.jsonl", "path="])
+def test_a_file_without_its_parameter_is_one_line(text):
+    done = CliRunner().invoke(app, ["audit", NAME, "--file", text])
+    assert isinstance(done.exception, UserError)
+    assert str(done.exception).startswith(f"--file {text}: give a parameter and its file")
