@@ -27,6 +27,7 @@ from passgrad.lm.central import Differences
 from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, packed_logprobs
+from passgrad.lm.packing import Packs
 from passgrad.lm.passes import CompletionPasses
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class ShardedPasses(CompletionPasses):
         *,
         group: Processes,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
-        packed: bool = True,
+        packed: Packs = "auto",
     ) -> None:
         self.group = group
         coarse = {str(p.dtype) for p in model.parameters() if p.dtype.itemsize < 4}

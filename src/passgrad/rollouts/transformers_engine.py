@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from passgrad.lm.logprobs import pack, packed_logprobs
+from passgrad.lm.logprobs import alone, pack, packed_logprobs
 from passgrad.lm.models import load_model
+from passgrad.lm.packing import choose_packing
 from passgrad.lm.rollouts import Completion, Request
 from passgrad.lm.tokens import TokenizedPrompt
 from passgrad.progress import Progress
@@ -85,12 +86,16 @@ def _until(ids: list[int], ends: tuple[int, ...]) -> tuple[int, ...]:
 def _score(
     model: PreTrainedModel, prompt: tuple[int, ...], completions: list[tuple[int, ...]]
 ) -> dict[tuple[int, ...], float]:
-    """The log-probability of each distinct completion, in packed passes: cheaper than to keep the
-    logits of every step of every batch.
+    """The log-probability of each distinct completion: cheaper than to keep the logits of every
+    step of every batch. Rows are packed where that gives what plain passes give.
     """
     distinct = list(dict.fromkeys(completions))
+    sequences = [TokenizedPrompt(prompt, ids) for ids in distinct]
+    rows = pack(sequences)
+    if not choose_packing(model, sequences, rows).packed:
+        rows = alone(sequences)
     scores: dict[tuple[int, ...], float] = {}
-    for row in pack([TokenizedPrompt(prompt, ids) for ids in distinct]):
+    for row in rows:
         for member, value in zip(row.members, packed_logprobs(model, row).tolist(), strict=True):
             scores[distinct[member]] = value
     return scores
