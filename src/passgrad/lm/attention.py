@@ -244,7 +244,8 @@ def _within(segment: Segment, query: Tensor, key: Tensor, value: Tensor, rule: _
     """The attention of one segment: (1, heads, L, D) to (1, L, heads, D)."""
     tails = segment.tails
     length = segment.length if tails is None else tails.prefix
-    head = rule.attend(*(x[:, :, :length] for x in (query, key, value)), 0).transpose(1, 2)
+    q, k, v = (x[:, :, :length] for x in (query, key, value))
+    head = rule.attend(q, k, v, 0).transpose(1, 2)
     if tails is None:
         return head
     rows = len(tails.places)
