@@ -14,7 +14,7 @@ import torch
 from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.passes import CompletionPasses
-from passgrad.rollouts.transformers_engine import _score
+from passgrad.rollouts.transformers_engine import _scores
 
 PAGE = Path(__file__).parents[3] / "book" / "architectures.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
@@ -85,10 +85,9 @@ def measured(kind):
     v = (truth / truth.norm()).float()
     found = passes.logprobs().flatten()
     small = CompletionPasses(model, given, torch.zeros(shape), token_budget=40)
-    scored = [
-        _score(model, tuple(prompt), [tuple(ids) for ids in some])
-        for prompt, some in zip(prompts, completions, strict=True)
-    ]
+    scored = _scores(
+        model, [tuple(one) for one in prompts], [[tuple(one) for one in x] for x in completions]
+    )
     column = torch.tensor([[table[tuple(ids)] for ids in some]
                            for table, some in zip(scored, completions, strict=True)])  # fmt: skip
     ways = {"budget": small.logprobs(), "column": column}
