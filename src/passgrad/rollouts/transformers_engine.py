@@ -53,7 +53,7 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
                 drawn[i].append(_until(ids, ends))
             steps.finish()
     completions = []
-    for mine, logprobs in zip(drawn, _scores(model, prompts, drawn), strict=True):
+    for mine, logprobs in zip(drawn, scores(model, prompts, drawn), strict=True):
         completions.append(
             [
                 Completion(ids, "stop" if ids[-1] in ends else "length", logprobs[ids])
@@ -145,7 +145,7 @@ def _until(ids: list[int], ends: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def _scores(
+def scores(
     model: PreTrainedModel,
     prompts: Sequence[tuple[int, ...]],
     drawn: Sequence[Sequence[tuple[int, ...]]],

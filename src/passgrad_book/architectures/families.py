@@ -2,12 +2,15 @@
 a few tokens reach.
 """
 
+from __future__ import annotations
+
 from contextlib import suppress
+from typing import Any
 
 import torch
 
 #: by any name that a family has for it; a config takes those that it knows
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 100, "initializer_range": 0.15,
     "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": 0,
     # width and depth
@@ -39,13 +42,12 @@ SIZES = {
     "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 100, "laurel_rank": 4,
 }  # fmt: skip
 
-LATENT = {"num_key_value_heads": 4, "head_dim": None}
-BOTH = {"layer_types": ["sliding_attention", "full_attention"]}
-STATE = {"layer_types": ["linear_attention", "full_attention"]}
-OLD = {"sliding_window": 8}
+LATENT: dict[str, Any] = {"num_key_value_heads": 4, "head_dim": None}
+BOTH: dict[str, Any] = {"layer_types": ["sliding_attention", "full_attention"]}
+STATE: dict[str, Any] = {"layer_types": ["linear_attention", "full_attention"]}
 
 #: model type -> (name in the table, what is set beyond the sizes; None leaves a size out)
-FAMILIES = {
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "afmoe": ("AFMoE", {}),
     "apertus": ("Apertus", {}),
     "arcee": ("Arcee", {}),
@@ -161,7 +163,7 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def tiny(kind, seed=0):
+def tiny(kind: str, seed: int = 0) -> Any:
     """A random causal LM of this type in float32."""
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -184,7 +186,7 @@ def tiny(kind, seed=0):
 
 
 @torch.no_grad()
-def soften(model):
+def soften(model: Any) -> None:
     """Sinks, gates and other tables that begin at one value take part: routers that are zero have
     ties everywhere.
     """
