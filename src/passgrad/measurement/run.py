@@ -395,7 +395,7 @@ def _step(work: _Work) -> None:
 def _write(work: _Work) -> Measurement:
     """The tables and the record, which comes last."""
     work.show.stage("writing the tables", 1)
-    sentences = tuple(work.doubts + remarks(work.estimate, work.incidents))
+    sentences = tuple(work.doubts + remarks(work.estimate, work.incidents, work.rollouts))
     record = record_of(
         work.estimate, work.step, work.settings, sentences, work.incidents, work.compared,
         seconds=time.perf_counter() - work.begun, num_processes=work.group.size,
