@@ -24,7 +24,8 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
     """Completions of each prompt, token ids in, token ids out."""
     from transformers import GenerationConfig
 
-    model, tokenizer = load_model(request.model)
+    model, tokenizer = load_model(request.model, dtype=getattr(torch, request.dtype))
+    model.to(request.device)  # type: ignore[arg-type]
     settings, ends, prompts = request.settings, request.ends, request.prompts
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     # Every field of the law is given: what the model folder says about sampling must not enter.
