@@ -40,11 +40,12 @@ def record_of(
     law: LawComparison | None,
     *,
     seconds: float,
-    num_processes: int,
+    machine: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of ``measurement.json``; numbers that are not finite are null.
 
     :param law: How the completions compare with the model, if that was looked at.
+    :param machine: Processes, device and what else of where it was computed.
     """
     compared = None if law is None else {k: _plain(v) for k, v in asdict(law).items()}
     return {
@@ -59,7 +60,7 @@ def record_of(
         "settings": dict(settings),
         "rollouts": {"prompts": len(estimate.success), "samples": settings["samples"]},
         "provenance": provenance.record(seed=settings["seed"])
-        | {"seconds": round(seconds, 1), "processes": num_processes},
+        | {"seconds": round(seconds, 1), **machine},
     }
 
 

@@ -254,7 +254,7 @@ def test_a_server_with_another_model_is_asked_for_one_block(
     save_model(tiny_model(tokenizer=tokenizer, dtype="float32", seed=7), tokenizer, other)
     original, asked = drawing.sample, []
 
-    def serve(model, task, *, num_samples, engine, settings, base_url, progress):
+    def serve(model, task, *, num_samples, engine, settings, base_url, progress, **machine):
         """Completions of what is served, as a server returns them: no word on the engine's own."""
         asked.append(len(task.prompts))
         served = model if same else str(other)
