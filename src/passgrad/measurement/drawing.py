@@ -35,6 +35,8 @@ class Blocks:
     law: Sampling
     folder: Path
     base_url: str | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
 
     @property
     def num_blocks(self) -> int:
@@ -83,7 +85,7 @@ class Blocks:
         before = len(judge.incidents) if judge else 0
         drawn = sample(
             self.model, some, num_samples=self.num_samples, engine=self.engine, settings=law,
-            base_url=self.base_url, progress=progress,
+            base_url=self.base_url, progress=progress, dtype=self.dtype, device=self.device,
         )  # fmt: skip
         new = judge.incidents[before:] if judge else []
         if new:

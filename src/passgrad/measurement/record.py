@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -42,11 +43,12 @@ def record_of(
     law: LawComparison | None,
     *,
     seconds: float,
-    num_processes: int,
+    machine: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of ``measurement.json``; numbers that are not finite are null.
 
     :param law: How the completions compare with the model, if that was looked at.
+    :param machine: Processes, device and what else of where it was computed.
     """
     compared = None if law is None else {k: _plain(v) for k, v in asdict(law).items()}
     return {
@@ -67,7 +69,7 @@ def record_of(
         "settings": dict(settings),
         "rollouts": {"prompts": len(estimate.success), "samples": settings["samples"]},
         "provenance": provenance.record(seed=settings["seed"])
-        | {"seconds": round(seconds, 1), "processes": num_processes},
+        | {"seconds": round(seconds, 1), **machine},
     }
 
 
@@ -109,11 +111,16 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def remarks(estimate: ConflictEstimate, incidents: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+def remarks(
+    estimate: ConflictEstimate,
+    incidents: Sequence[Mapping[str, Any]] = (),
+    rollouts: Rollouts | None = None,
+) -> list[str]:
     """Sentences, the gravest first; none if nothing stands out."""
     return [
         *_signal(estimate),
         *_incidents(incidents),
+        *([] if rollouts is None else _cut_off(rollouts)),
         *_solved(estimate),
         *_unsolved(estimate),
         *_carried(estimate),
@@ -137,11 +144,26 @@ def _signal(estimate: ConflictEstimate) -> list[str]:
 def _incidents(incidents: Sequence[Mapping[str, Any]]) -> list[str]:
     if not incidents:
         return []
-    reasons = list(dict.fromkeys(str(incident["reason"]) for incident in incidents))
-    more = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+    reasons = Counter(str(incident["reason"]) for incident in incidents)
+    [(first, times)] = reasons.most_common(1)
+    others = len(reasons) - 1
+    more = f" ({times} times), and {others} other reason{'s' * (others > 1)}" if others else ""
     return [
-        f"{len(incidents)} completions had no ordinary verdict and count as wrong: "
-        f"{reasons[0]}{more}."
+        f"{len(incidents)} completions had no ordinary verdict and count as wrong: {first}{more}."
+    ]
+
+
+def _cut_off(rollouts: Rollouts) -> list[str]:
+    """Right answers that the limit of tokens cut off."""
+    columns = (rollouts.table[name].to_pylist() for name in ("reward", "finish_reason"))
+    ends = [end for reward, end in zip(*columns, strict=True) if reward == 1]
+    cut = ends.count("length")
+    if not cut:
+        return []
+    return [
+        f"{cut / len(ends):.0%} of the right answers were cut off by max_new_tokens ({cut} of "
+        f"{len(ends)}): what was judged is an unfinished text, and the rest might have taken it "
+        "back. Raise max_new_tokens, or name a stop."
     ]
 
 

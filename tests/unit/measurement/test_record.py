@@ -1,7 +1,9 @@
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -45,7 +47,27 @@ def test_weight_on_prompts_that_were_never_solved_is_said():
 
 def test_incidents_are_summed_up():
     found = remarks(estimate(2000), [{"reason": "late"}, {"reason": "late"}, {"reason": "died"}])
-    assert "3 completions had no ordinary verdict and count as wrong: late, and 1 other" in found[0]
+    assert "count as wrong: late (2 times), and 1 other reason." in found[0]
+    found = remarks(estimate(2000), [{"reason": "it raised KeyError: 'a'"}] * 4)
+    assert (
+        "4 completions had no ordinary verdict and count as wrong: it raised KeyError: 'a'."
+        in (found[0])
+    )
+
+
+def test_right_answers_that_were_cut_off_are_counted():
+    def drawn(ends):
+        columns = {"reward": [1.0, 1.0, 1.0, 1.0, 0.0], "finish_reason": ends}
+        return SimpleNamespace(table=pa.table(columns))
+
+    [text] = [
+        t
+        for t in remarks(estimate(2000), (), drawn(["stop", "stop", "length", "length", "stop"]))
+        if "cut" in t
+    ]
+    assert "50% of the right answers were cut off by max_new_tokens (2 of 4)" in text
+    ends = ["stop"] * 4 + ["length"]
+    assert not [t for t in remarks(estimate(2000), (), drawn(ends)) if "cut off" in t]
 
 
 @pytest.mark.parametrize(("degrees", "named"), [([30, 30, 3.1], "k = 4 "), ([30, 30, 30], None)])
