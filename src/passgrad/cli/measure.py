@@ -184,6 +184,28 @@ def measure(
             "--resume", help="Go on with what the folder holds.", rich_help_panel=_RUNNING
         ),
     ] = False,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32 or bfloat16, which takes half of the memory; in drawing too.",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = "float32",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu, cuda or cuda:1.  [default: a GPU where there is one]",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = None,
+    shard: Annotated[
+        bool,
+        typer.Option(
+            "--shard",
+            help="Under torchrun: spread weights, gradient and direction over the processes.",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = False,
 ) -> None:
     """Will pass@k training cost pass@1 on this model and these prompts?
 
@@ -219,7 +241,9 @@ def measure(
             adam=adam,
         ),
         Stepping(step_size=step_size, verify_step=verify_step) if step or verify_step else None,
-        Running(token_budget=token_budget, resume=resume),
+        Running(
+            token_budget=token_budget, resume=resume, dtype=dtype, device=device, shard=shard,  # type: ignore[arg-type]
+        ),
     )  # fmt: skip
     _run(model, prompts, out, asked)
 
@@ -232,7 +256,7 @@ def _run(model: str, prompts: str | None, out: Path, asked: Options) -> None:
     from passgrad.measurement.report.measured import content_of
     from passgrad.measurement.run import measure as run_measurement
 
-    with processes() as group, Bars() as bars:
+    with processes(device=asked.running.device) as group, Bars() as bars:
         measured = run_measurement(
             model, prompts, out=out, drawing=asked.drawing, judging=asked.judging,
             estimating=asked.estimating, step=asked.step,
@@ -246,6 +270,8 @@ def _run(model: str, prompts: str | None, out: Path, asked: Options) -> None:
     typer.echo(measured.estimate.verdict)
     if measured.step is not None:
         typer.echo(measured.step.verdict)
+    following = measured.record["next"]
+    typer.echo(" ".join(["Next:", following["text"], following["command"]]).strip())
     typer.echo(str(out / "report.html"))
 
 

@@ -36,6 +36,8 @@ class Blocks:
     law: Sampling
     folder: Path
     base_url: str | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
 
     @property
     def num_blocks(self) -> int:
@@ -85,7 +87,7 @@ class Blocks:
         with output_kept_in(self.path(block).with_suffix(".vllm.log")):
             drawn = sample(
                 self.model, some, num_samples=self.num_samples, engine=self.engine, settings=law,
-                base_url=self.base_url, progress=progress,
+                base_url=self.base_url, progress=progress, dtype=self.dtype, device=self.device,
             )  # fmt: skip
         new = judge.incidents[before:] if judge else []
         if new:

@@ -11,10 +11,11 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from passgrad.errors import UserError
 from passgrad.estimators import get_estimator
+from passgrad.lm.distributed import check_device
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.measurement.step import StepSize
 from passgrad.orders import Orders
@@ -23,6 +24,9 @@ from passgrad.rollouts.sampling import Engine, check_engine
 from passgrad.stats.binomial import check_level
 from passgrad.stats.intervals import Prompts, check_prompts
 from passgrad.tasks.verifiers import Verifier
+
+#: what a model is computed in
+Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +154,9 @@ class Stepping:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What changes no number.
+    """Where and how it is computed. Only ``dtype`` changes numbers by more than their last digits.
 
-    :raises UserError: For a token budget below 1.
+    :raises UserError: For a token budget below 1, another dtype, and no known device.
     """
 
     token_budget: int = DEFAULT_TOKEN_BUDGET
@@ -162,9 +166,19 @@ class Running:
     again."""
     progress: Progress | None = None
     """Told what is being done."""
+    dtype: Dtype = "float32"
+    """Of the weights and of the arithmetic, in drawing too. Gradients are added up in float32."""
+    device: str | None = None
+    """ "cpu", "cuda" or "cuda:1"; None is a GPU where there is one. Under torchrun each process has
+    a GPU of its own."""
+    shard: bool = False
+    """Spread weights, gradient and direction over the processes of torchrun."""
 
     def __post_init__(self) -> None:
         _check_count("token_budget", self.token_budget)
+        if self.dtype not in get_args(Dtype):
+            raise UserError(f"unknown dtype {self.dtype!r}; give {' or '.join(get_args(Dtype))}")
+        check_device(self.device)
 
 
 @dataclass(frozen=True)

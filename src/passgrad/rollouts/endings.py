@@ -1,5 +1,5 @@
-"""What the ends of completions say, in sentences for a reader of the measurement: of answers that
-were cut off, thoughts without an answer, turns that go on behind their end.
+"""What the ends of completions say, in sentences for a reader of the measurement: of thoughts
+without an answer, and turns that go on behind their end.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def past_a_turn(tokenizer: PreTrainedTokenizerBase, task: Task, ends: Sequence[i
     ]
 
 
-def remarks_on_ends(rollouts: Rollouts, think: str | None, *, judged: bool) -> list[str]:
-    """Of thoughts, and of right answers that were cut off.
+def remarks_on_thoughts(rollouts: Rollouts, think: str | None, *, judged: bool) -> list[str]:
+    """Of thoughts.
 
     :param think: Behind it an answer begins, as in :func:`passgrad.tasks.thinking.answer_of`.
     :param judged: Whether the rewards are verdicts on the text, not those of a log.
@@ -42,11 +42,7 @@ def remarks_on_ends(rollouts: Rollouts, think: str | None, *, judged: bool) -> l
     rows = list(zip(*(rollouts.table[name].to_pylist() for name in names), strict=True))
     total, cut, silent, seen, rewarded = len(rows), 0, 0, 0, 0
     marks: dict[str, None] = {}
-    right = unfinished = 0
     for prompt, completion, reward, reason in rows:
-        if reward == 1:
-            right += 1
-            unfinished += reason == "length"
         text = completion or ""
         if answer_of(text, prompt, think) is None:
             cut += reason != "stop"
@@ -70,10 +66,5 @@ def remarks_on_ends(rollouts: Rollouts, think: str | None, *, judged: bool) -> l
         sentences.append(
             f"{seen} of {total} completions think before they answer, and the verifier was shown "
             f"the thoughts too; --think {close!r} (think=) shows it the answer alone."
-        )
-    if unfinished and judged:
-        sentences.append(
-            f"{unfinished} of {right} right answers were cut off at max_new_tokens, before an end "
-            "token; they were judged as far as they got."
         )
     return sentences

@@ -31,11 +31,11 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
 
     settings, prompts = request["settings"], request["prompts"]
     longest = max(map(len, prompts)) + request["max_new_tokens"]
-    # float32 on a CPU: it is what the gradients are taken in, so what is sampled is what is
-    # differentiated.
-    on_cpu = {"dtype": "float32", "block_size": CPU_BLOCK, "enforce_eager": True}
+    on_cpu = {"block_size": CPU_BLOCK, "enforce_eager": True}
     engine = LLM(
         model=request["model"],
+        # That of the gradients, so that what is sampled is what is differentiated.
+        dtype=request["dtype"],
         seed=settings["seed"],
         max_model_len=longest + 1,
         enable_prefix_caching=True,

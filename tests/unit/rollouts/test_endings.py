@@ -9,7 +9,7 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.models import load_tokenizer, model_ends, save_model
 from passgrad.lm.rollouts import SCHEMA, Request, Rollouts
-from passgrad.rollouts.endings import past_a_turn, remarks_on_ends
+from passgrad.rollouts.endings import past_a_turn, remarks_on_thoughts
 from passgrad.rollouts.sampling import end_tokens, judged, sample
 from passgrad.tasks.base import Prompt, Task, exact_match
 from passgrad.tasks.prompt_files import render_chat
@@ -116,27 +116,20 @@ def test_thoughts_are_counted():
         ("<think>a", 0, "length"), ("<think>b", 0, "length"), ("<think>c</think>d", 1, "stop"),
         ("<think>e", 0, "stop"),
     )  # fmt: skip
-    cut, seen = remarks_on_ends(some, None, judged=True)
+    cut, seen = remarks_on_thoughts(some, None, judged=True)
     assert cut.startswith(
         "2 of 4 completions were cut off while thinking, and 1 of 4 completions ended without an "
         "answer behind thoughts; they count as wrong;"
     )
     assert seen.startswith("1 of 4 completions think before they answer")
     assert "--think '</think>' (think=)" in seen
-    [only] = remarks_on_ends(some, "</think>", judged=True)
+    [only] = remarks_on_thoughts(some, "</think>", judged=True)
     assert only == cut
     # A log may reward what has no answer.
     logged = rollouts(("<think>a", 1, "length"), ("<think>c</think>d", 1, "stop"))
-    [text] = remarks_on_ends(logged, None, judged=False)
+    [text] = remarks_on_thoughts(logged, None, judged=False)
     assert text.startswith("1 of 2 completions were cut off while thinking; 1 of them have a rew")
-    assert remarks_on_ends(rollouts(("d", 1, "stop")), None, judged=True) == []
-
-
-def test_right_answers_that_were_cut_off_are_counted():
-    some = rollouts(("2 + 3 =", 1, "length"), ("3", 1, "stop"), ("4", 0, "length"))
-    [text] = remarks_on_ends(some, None, judged=True)
-    assert text.startswith("1 of 2 right answers were cut off at max_new_tokens")
-    assert remarks_on_ends(some, None, judged=False) == []
+    assert remarks_on_thoughts(rollouts(("d", 1, "stop")), None, judged=True) == []
 
 
 def test_the_answer_alone_is_judged(chat):
