@@ -15,6 +15,7 @@ import numpy as np
 
 from passgrad import provenance
 from passgrad.lm.rollouts import Rollouts
+from passgrad.measurement.advice import chosen_order
 from passgrad.measurement.estimate import ConflictEstimate
 from passgrad.measurement.parts import PartsEstimate
 from passgrad.measurement.realised import TakenStep
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: below so many standard errors of ||grad J_1||^2 the intervals may be too short
 WEAK = 3.0
+#: from this share of the weight on prompts that were never solved on, it is said
+UNSOLVED = 0.5
 #: the t law of an interval has so few degrees of freedom when few prompts carry its error
 FEW = 5.0
 
@@ -53,6 +56,12 @@ def record_of(
         "step": None if step is None else step.verdict,
         "threshold": _plain(estimate.threshold),
         "threshold_interval": [_plain(estimate.threshold_low), _plain(estimate.threshold_high)],
+        "chosen": {
+            "k": chosen_order(estimate),
+            "among": [int(k) for k in estimate.ks],
+            "as": "the most negative product in units of its error; its band allows for the "
+            "choice, its interval does not",
+        },
         "curve": _rows(estimate.to_frame()),
         "remarks": list(remarks),
         "incidents": list(incidents),
@@ -113,6 +122,7 @@ def remarks(
         *_incidents(incidents),
         *([] if rollouts is None else _cut_off(rollouts)),
         *_solved(estimate),
+        *_unsolved(estimate),
         *_carried(estimate),
     ]
 
@@ -172,6 +182,21 @@ def _solved(estimate: ConflictEstimate) -> list[str]:
             "counted, with an estimated gradient of 0."
         )
     return sentences
+
+
+def _unsolved(estimate: ConflictEstimate) -> list[str]:
+    """Where most of the weight of an order lies on prompts that say nothing."""
+    share = estimate.unsolved_weight
+    most = [
+        f"{s:.0%} at k = {k:g}" for k, s in zip(estimate.ks, share, strict=True) if s > UNSOLVED
+    ]
+    if not most:
+        return []
+    return [
+        "Of the weight k(1 - p)^(k - 1) of pass@k an estimated "
+        f"{', '.join(most)} lies on prompts without a right answer, which give no gradient here: "
+        "the product is that of the others, and may change as these are solved."
+    ]
 
 
 def _carried(estimate: ConflictEstimate) -> list[str]:
