@@ -8,13 +8,14 @@ of ``measure`` and an option of ``passgrad measure``: ``measure(..., samples=32)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from passgrad.errors import UserError
 from passgrad.estimators import get_estimator
+from passgrad.lm.distributed import check_device
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.measurement.step import StepSize
 from passgrad.orders import Orders
@@ -23,6 +24,9 @@ from passgrad.rollouts.sampling import Engine, check_engine
 from passgrad.stats.binomial import check_level
 from passgrad.stats.intervals import Prompts, check_prompts
 from passgrad.tasks.verifiers import Verifier
+
+#: what a model is computed in
+Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,10 @@ class Drawing:
     rollouts: str | Path | None = None
     """Completions drawn elsewhere (:mod:`passgrad.rollouts.foreign_logs`), from this model."""
     stop: str | None = None
-    """What ends a completion, for a file and for prompts; None is the model's end token."""
+    """What ends a completion, for a file and for prompts; None is the model's end tokens."""
+    end_tokens: Sequence[str] | None = None
+    """The tokens that end a completion, in place of those that the model's files declare; each text
+    is one token."""
     max_new_tokens: int = 512
     """Where it is cut off otherwise, for a file and for prompts; one that lacks its ``stop`` is
     wrong."""
@@ -53,6 +60,10 @@ class Drawing:
     def __post_init__(self) -> None:
         _check_count("samples", self.samples)
         _check_count("max_new_tokens", self.max_new_tokens)
+        if isinstance(self.end_tokens, str):
+            object.__setattr__(self, "end_tokens", (self.end_tokens,))
+        if self.end_tokens and self.stop is not None:
+            raise UserError("stop and end_tokens are both given; an answer ends in one way")
         object.__setattr__(self, "engine", check_engine(self.engine, self.base_url))
 
 
@@ -65,12 +76,17 @@ class Judging:
 
     verifier: str | Callable[[str, str], Any] = "exact"
     """A name or a function, as for :class:`passgrad.tasks.verifiers.Verifier`."""
+    think: str | None = None
+    """Where the answer begins in a completion that thinks first, such as ``</think>``: what stands
+    behind its last occurrence is judged. A completion without it is wrong."""
     verifier_seconds: float = 5.0
     """What a verdict may take; a longer one counts as wrong, and is reported."""
     verifier_memory: int = 1024
     """MiB that a verifier may take; beyond it the verdict is wrong."""
 
     def __post_init__(self) -> None:
+        if self.think is not None and not self.think.strip():
+            raise UserError("think is empty; give the mark that ends thoughts, such as '</think>'")
         self.judge()
 
     def judge(self) -> Verifier:
@@ -138,9 +154,9 @@ class Stepping:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What changes no number.
+    """Where and how it is computed. Only ``dtype`` changes numbers by more than their last digits.
 
-    :raises UserError: For a token budget below 1.
+    :raises UserError: For a token budget below 1, another dtype, and no known device.
     """
 
     token_budget: int = DEFAULT_TOKEN_BUDGET
@@ -150,9 +166,19 @@ class Running:
     again."""
     progress: Progress | None = None
     """Told what is being done."""
+    dtype: Dtype = "float32"
+    """Of the weights and of the arithmetic, in drawing too. Gradients are added up in float32."""
+    device: str | None = None
+    """ "cpu", "cuda" or "cuda:1"; None is a GPU where there is one. Under torchrun each process has
+    a GPU of its own."""
+    shard: bool = False
+    """Spread weights, gradient and direction over the processes of torchrun."""
 
     def __post_init__(self) -> None:
         _check_count("token_budget", self.token_budget)
+        if self.dtype not in get_args(Dtype):
+            raise UserError(f"unknown dtype {self.dtype!r}; give {' or '.join(get_args(Dtype))}")
+        check_device(self.device)
 
 
 @dataclass(frozen=True)

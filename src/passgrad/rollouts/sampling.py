@@ -37,7 +37,7 @@ Engine = Literal["auto", "vllm", "transformers", "server"]
 
 
 class EngineWarning(UserWarning):
-    """Completions are drawn with another engine than the one that would be the faster."""
+    """vLLM failed, and the completions are drawn with transformers."""
 
 
 def sample(
@@ -49,11 +49,12 @@ def sample(
     base_url: str | None = None,
     settings: Sampling | None = None,
     progress: Progress | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
 ) -> Rollouts:
     """``num_samples`` independent completions of every prompt of a task, each with its reward.
 
-    :param model: An embedded name, a local folder or a hub name; weights are used in float32 on a
-        CPU.
+    :param model: An embedded name, a local folder or a hub name.
     :param engine: "auto" takes vLLM where it runs, and otherwise transformers, with a warning that
         says why; with a ``base_url`` it is "server".
     :param base_url: The address of an OpenAI-compatible vLLM server that serves this model
@@ -61,6 +62,8 @@ def sample(
     :param settings: The sampling law; by default the policy itself.
     :param progress: Told of one stage, in completions. vLLM, in a process of its own, speaks when
         it has drawn all.
+    :param dtype: "float32" or "bfloat16", of weights and arithmetic; a server has its own.
+    :param device: Where transformers computes; vLLM takes a GPU where there is one.
     :raises UserError: For num_samples < 1, an unknown engine, a stop that is not one token, or
         ``engine="vllm"`` where vLLM cannot run, and for a server that cannot draw.
     """
@@ -74,7 +77,7 @@ def sample(
     ends = end_tokens(tokenizer, task, model_ends(place, tokenizer))
     request = Request(
         place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(),
-        base_url, str(model),
+        base_url, str(model), dtype, device,
     )  # fmt: skip
     progress = progress or Silent()
     progress.stage("drawing completions", len(prompts) * num_samples)
@@ -183,9 +186,10 @@ def _draw(
             f"vLLM cannot draw here: {problem}; use engine='transformers' or 'auto'"
         ) from reason
     if engine == "auto":
-        warnings.warn(
-            f"drawing with transformers, which is slower: {problem}", EngineWarning, stacklevel=3
-        )
+        text = f"drawing with transformers, which is slower: {problem}"
+        if reason is not None:
+            progress.note(text)
+        warnings.warn(text, UserWarning if reason is None else EngineWarning, stacklevel=3)
     from passgrad.rollouts.transformers_engine import draw as draw_slowly
 
     return "transformers", draw_slowly(request, progress)

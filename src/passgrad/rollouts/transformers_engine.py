@@ -35,7 +35,8 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
 
     :raises UserError: For a prompt with a token that the model does not have.
     """
-    model, _ = load_model(request.model)
+    model, _ = load_model(request.model, dtype=getattr(torch, request.dtype))
+    model.to(request.device)  # type: ignore[arg-type]
     settings, ends, prompts = request.settings, request.ends, request.prompts
     _check_vocabulary(model, request)
     law = _stated(model, request)
