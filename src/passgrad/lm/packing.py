@@ -12,8 +12,8 @@ a row of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 
@@ -58,6 +58,10 @@ class Packing:
             f"packed rows, at most {self.gap:.1e} nats from plain passes over {self.compared} "
             "sequences"
         )
+
+    def record(self) -> dict[str, Any]:
+        """For a file: a difference that is not known is None."""
+        return asdict(self) | {"gap": self.gap if self.gap == self.gap else None}
 
 
 def choose_packing(
