@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from passgrad.errors import UserError
 from passgrad.lm.models import load_tokenizer, resolve
+from passgrad.measurement.applicable import is_task, meant
 from passgrad.measurement.options import Drawing, Judging
 from passgrad.tasks.base import Prompt, Task, as_prompts
-from passgrad.tasks.prompt_files import read_prompts, task_by_name
+from passgrad.tasks.prompt_files import TASKS, read_prompts, task_by_name
 from passgrad.tasks.verifiers import Verifier
 
 GivenPrompts = str | Path | Task | Iterable[Prompt | Sequence[str]]
@@ -33,7 +35,12 @@ def as_task(prompts: GivenPrompts, model: str | Path, judging: Judging, drawing:
 def _task(prompts: GivenPrompts, model: str | Path, judging: Judging, drawing: Drawing) -> Task:
     if isinstance(prompts, Task):
         return prompts
-    if isinstance(prompts, str | Path) and not _is_file(prompts):
+    if isinstance(prompts, str | Path) and not Path(prompts).is_file():
+        if not is_task(str(prompts)):
+            raise UserError(
+                f"{prompts} is no file and no task{meant(prompts)}; give a file of prompts, or "
+                f"one of {', '.join(TASKS)} and gym:NAME"
+            )
         return task_by_name(str(prompts))
     if isinstance(prompts, str | Path):
         return read_prompts(
@@ -51,8 +58,3 @@ def digest(task: Task) -> str:
     rows = [[prompt.id, prompt.text, prompt.answer, prompt.group] for prompt in task.prompts]
     content = json.dumps([rows, judge, task.stop, task.max_new_tokens], ensure_ascii=False)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:20]
-
-
-def _is_file(prompts: str | Path) -> bool:
-    path = Path(prompts)
-    return path.suffix in (".jsonl", ".json") or path.is_file()
