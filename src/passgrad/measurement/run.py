@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes, RemoteError, processes
 from passgrad.lm.distributed_passes import DistributedPasses
 from passgrad.lm.fsdp import ShardedPasses, load_sharded
-from passgrad.lm.models import is_adapter, load_model, load_tokenizer, resolve
+from passgrad.lm.models import is_adapter, load_model, load_tokenizer, model_ends, resolve
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
+from passgrad.lm.tokens import decode
 from passgrad.measurement.advice import advice, chosen_order
 from passgrad.measurement.applicable import check_applicable
 from passgrad.measurement.drawing import Blocks
@@ -36,7 +37,7 @@ from passgrad.measurement.options import (
     Stepping,
 )
 from passgrad.measurement.parts import ModelParts, PartsEstimate, estimate_parts
-from passgrad.measurement.prompts import GivenPrompts, as_task, digest
+from passgrad.measurement.prompts import GivenPrompts, as_asked, as_task, digest
 from passgrad.measurement.realised import TakenStep, verify_step
 from passgrad.measurement.record import record_of, remarks, write_tables
 from passgrad.measurement.second_order import ModelSteps
@@ -44,9 +45,11 @@ from passgrad.measurement.step import StepPrediction, StepSize, predict_step
 from passgrad.measurement.store import Folder, Kept, StoredPasses, explained
 from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
+from passgrad.rollouts.endings import past_a_turn, remarks_on_thoughts
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
 from passgrad.rollouts.foreign_rollouts import read_foreign
 from passgrad.rollouts.same_law import LawComparison, check_same_law
+from passgrad.rollouts.sampling import EngineWarning, end_tokens
 from passgrad.tasks.base import Task
 from passgrad.tasks.verifiers import Verifier
 
@@ -167,7 +170,7 @@ def _plan(
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
     group.from_main(lambda: resolve(model))  # fetched once
-    load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
+    tokenizer = load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
     if options.step is not None and options.step.verify_step:
         _check_verification(prompts, drawing, group)
     if options.running.shard:
@@ -183,9 +186,14 @@ def _plan(
         len(source), n, orders, estimator=estimating.estimator, prompts=estimating.reading,
         level=estimating.level,
     )  # fmt: skip
-    settings = _settings(model, task, n, orders, options)
+    settings = _settings(model, prompts, task, n, orders, options)
+    settings["end_tokens"] = _ends(model, tokenizer, task if given is None else None, doubts)
     folder = Folder(out)
     group.from_main(lambda: folder.claim(settings, resume=options.running.resume))
+    if given is None and task is not None:
+        rendered = task
+        texts = group.from_main(lambda: as_asked(rendered, folder.asked).prompts)
+        task = replace(task, prompts=texts)
     show.advance()
     return _Work(
         model, task, options, group, show, folder, metrics, given, n, orders, settings, doubts,
@@ -204,6 +212,15 @@ def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: P
             "a step cannot be verified with a server, which holds the weights before it; "
             "leave --verify-step (verify_step=True) out, or take the engine vllm or transformers"
         )
+
+
+def _ends(model: str | Path, tokenizer: Any, task: Task | None, doubts: list[str]) -> list[str]:
+    """The tokens that end a completion, as text, and a doubt if there should be others."""
+    ends = declared = model_ends(model, tokenizer)
+    if task is not None:
+        ends = end_tokens(tokenizer, task, declared)
+        doubts += past_a_turn(tokenizer, task, ends)
+    return [decode(tokenizer, [token]) for token in ends]
 
 
 def _check_shard(model: str | Path, options: Options, group: Processes, doubts: list[str]) -> None:
@@ -230,15 +247,16 @@ def _check_shard(model: str | Path, options: Options, group: Processes, doubts: 
 
 
 def _settings(
-    model: str | Path, task: Task | None, num_samples: int, orders: Orders, options: Options
-) -> dict[str, Any]:
+    model: str | Path, prompts: GivenPrompts | None, task: Task | None, num_samples: int,
+    orders: Orders, options: Options,
+) -> dict[str, Any]:  # fmt: skip
     """All that the numbers depend on."""
     drawing, estimating = options.drawing, options.estimating
     path = None if drawing.rollouts is None else Path(drawing.rollouts)
     return {
         "model": str(model),
         "prompts": None if task is None else task.name,
-        "prompts_digest": None if task is None else digest(task),
+        "prompts_digest": None if task is None or prompts is None else digest(task, prompts, model),
         "rollouts": None if path is None else path.name,
         "rollouts_digest": None if path is None else _file_digest(path),
         "samples": num_samples,
@@ -249,6 +267,7 @@ def _settings(
         "estimator": estimating.estimator,
         "level": estimating.level,
         "seed": drawing.seed,
+        "think": options.judging.think if task is None else task.think,
         "dtype": options.running.dtype,
     }
 
@@ -270,7 +289,7 @@ def _heard(doubts: list[str], lead: str = "") -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        if issubclass(warning.category, SamplingLawWarning | RetokenisedWarning):
+        if issubclass(warning.category, SamplingLawWarning | RetokenisedWarning | EngineWarning):
             doubts.append(str(warning.message).removeprefix(lead))
         else:
             warnings.warn_explicit(
@@ -324,8 +343,9 @@ def _draw_blocks(work: _Work, blocks: Blocks, wanted: Callable[[], list[int]]) -
         missing = group.from_main(wanted)
         judge = blocks.task.verify
         # A function that cannot be imported is not found after an hour of drawing.
-        with judge if isinstance(judge, Verifier) else nullcontext():
+        with judge if isinstance(judge, Verifier) else nullcontext(), _heard(work.doubts):
             blocks.draw(group.share(missing), work.show)
+    work.doubts[:] = dict.fromkeys(work.doubts)
 
 
 def _loaded(work: _Work) -> tuple[Any, Any]:
@@ -351,6 +371,7 @@ def _load(work: _Work) -> None:
     if set(drawn.table["engine"].to_pylist()) != {"transformers"}:
         with _heard(work.doubts):
             work.compared = check_same_law(model, drawn, tokenizer, work.show)
+    work.doubts += remarks_on_thoughts(drawn, work.settings["think"], judged=work.given is None)
     completions = Completions.from_rollouts(drawn, tokenizer)
     work.show.note(
         f"{len(completions.sequences)} distinct completions of {drawn.rewards.size}, "

@@ -1,10 +1,10 @@
 """The folder of a measurement, finished or not, and what is kept there.
 
-``settings.json`` says what was asked for, ``rollouts/`` holds completions (a part for some
-prompts), ``passes/`` and ``parts/`` the numbers of passes that take minutes to hours each, and at
-the end there are ``curve.parquet``, ``prompts.parquet``, ``rollouts.parquet`` and
-``measurement.json``, which comes last. Every file gets its name when it is whole, so that a run
-that was killed goes on behind its last finished pass.
+``settings.json`` says what was asked for, ``asked.jsonl`` has the texts of the prompts,
+``rollouts/`` holds completions (a part for some prompts), ``passes/`` and ``parts/`` the numbers of
+passes that take minutes to hours each, and at the end there are ``curve.parquet``,
+``prompts.parquet``, ``rollouts.parquet`` and ``measurement.json``, which comes last. Every file
+gets its name when it is whole, so that a run that was killed goes on behind its last finished pass.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ class Folder:
     def rollouts(self) -> Path:
         """The completions, a parquet file for some prompts each."""
         return self.path / "rollouts"
+
+    @property
+    def asked(self) -> Path:
+        """The texts of the prompts as they were when drawing began."""
+        return self.path / "asked.jsonl"
 
     @property
     def passes(self) -> Path:
@@ -222,12 +227,13 @@ def explained(folder: Path, remedy: str) -> Iterator[None]:
         if error.errno not in _DISK:
             raise
         raise UserError(
-            f"no space left on the disk of {folder}: free some, then go on with --resume (resume=True); "
-            "what is done is kept"
+            f"no space left on the disk of {folder}: free some, then go on with --resume "
+            "(resume=True); what is done is kept"
         ) from error
 
 
 def _memory(folder: Path, remedy: str) -> UserError:
     return UserError(
-        f"out of memory: {remedy}, then go on with --resume (resume=True); what is done is kept in {folder}"
+        f"out of memory: {remedy}, then go on with --resume (resume=True); what is done is kept "
+        f"in {folder}"
     )
