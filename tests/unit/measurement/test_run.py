@@ -150,7 +150,8 @@ def test_a_step_is_taken_and_adams_metric_read(place, tmp_path):
 
 
 def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch, recorder):
-    first = measure(place, TASK, out=tmp_path / "whole", **options())
+    asked = options(samples=256)  # enough for right answers in both halves
+    first = measure(place, TASK, out=tmp_path / "whole", **asked)
     calls = []
 
     class StopError(Exception):
@@ -163,12 +164,12 @@ def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch, recorder)
                 raise StopError
 
     with pytest.raises(StopError):
-        measure(place, TASK, out=tmp_path / "cut", progress=Stop(), **options())
+        measure(place, TASK, out=tmp_path / "cut", progress=Stop(), **asked)
     kept = sorted((tmp_path / "cut" / "passes").iterdir())
     assert len(kept) == 3
     original = drawing.sample
     monkeypatch.setattr(drawing, "sample", lambda *a, **k: calls.append(1) or original(*a, **k))
-    again = measure(place, TASK, out=tmp_path / "cut", resume=True, **options())
+    again = measure(place, TASK, out=tmp_path / "cut", resume=True, **asked)
     assert calls == []
     assert again.rollouts.table.equals(first.rollouts.table)
     np.testing.assert_array_equal(again.estimate.inner_product, first.estimate.inner_product)
