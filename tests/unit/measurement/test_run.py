@@ -157,7 +157,8 @@ def test_a_step_is_taken_and_adams_metric_read(place, tmp_path):
 
 
 def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch, recorder):
-    first = measure(place, TASK, out=tmp_path / "whole", **options())
+    asked = options(samples=256)  # enough for right answers in both halves
+    first = measure(place, TASK, out=tmp_path / "whole", **asked)
     calls = []
 
     class StopError(Exception):
@@ -170,12 +171,12 @@ def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch, recorder)
                 raise StopError
 
     with pytest.raises(StopError):
-        measure(place, TASK, out=tmp_path / "cut", progress=Stop(), **options())
+        measure(place, TASK, out=tmp_path / "cut", progress=Stop(), **asked)
     kept = sorted((tmp_path / "cut" / "passes").iterdir())
     assert len(kept) == 3
     original = drawing.sample
     monkeypatch.setattr(drawing, "sample", lambda *a, **k: calls.append(1) or original(*a, **k))
-    again = measure(place, TASK, out=tmp_path / "cut", resume=True, **options())
+    again = measure(place, TASK, out=tmp_path / "cut", resume=True, **asked)
     assert calls == []
     assert again.rollouts.table.equals(first.rollouts.table)
     np.testing.assert_array_equal(again.estimate.inner_product, first.estimate.inner_product)
@@ -293,7 +294,7 @@ def test_a_model_that_is_not_there_leaves_nothing(tmp_path):
 def test_a_folder_is_one_measurement(place, tmp_path):
     folder = tmp_path / "m"
     measure(place, TASK, out=folder, **options())
-    with pytest.raises(UserError, match="holds a measurement already: set resume"):
+    with pytest.raises(UserError, match="holds a measurement already: --resume"):
         measure(place, TASK, out=folder, **options())
     with pytest.raises(UserError, match="was begun with another samples"):
         measure(place, TASK, out=folder, resume=True, **options(samples=16))
