@@ -379,5 +379,5 @@ def test_a_lack_of_memory_names_the_setting(place, tmp_path, monkeypatch):
     from passgrad.lm.passes import CompletionPasses
 
     monkeypatch.setattr(CompletionPasses, "gradient", lambda *a: torch.empty(2**55))
-    with pytest.raises(UserError, match=r"out of memory: lower token_budget \(now 99\)"):
+    with pytest.raises(UserError, match=r"out of memory: lower --token-budget .*now 99\)"):
         measure(place, TASK, out=tmp_path / "m", token_budget=99, **options())
