@@ -225,8 +225,11 @@ def measure(
         Options,
         Running,
         Stepping,
+        check_no_step,
     )
 
+    if not step:
+        check_no_step(step_size, verify_step)
     asked = Options(
         Drawing(
             samples=samples, engine=engine, base_url=base_url, rollouts=rollouts, stop=stop,  # type: ignore[arg-type]
@@ -240,7 +243,7 @@ def measure(
             ks=orders(ks), reading=reading, estimator=estimator, level=level, parts=parts,  # type: ignore[arg-type]
             adam=adam,
         ),
-        Stepping(step_size=step_size, verify_step=verify_step) if step or verify_step else None,
+        Stepping(step_size=step_size, verify_step=verify_step) if step else None,
         Running(
             token_budget=token_budget, resume=resume, dtype=dtype, device=device, shard=shard,  # type: ignore[arg-type]
         ),

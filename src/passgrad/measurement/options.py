@@ -213,12 +213,13 @@ class Options:
             own[_OWNER[name]][name] = value
         if isinstance(step, StepSize):
             step = Stepping(step_size=step)
-        wanted = bool(step) or own["step"].get("verify_step", False)
+        if not step:
+            check_no_step(**own["step"])
         return cls(
             _group("drawing", drawing, own),
             _group("judging", judging, own),
             _group("estimating", estimating, own),
-            _group("step", None if step is True or not step else step, own) if wanted else None,
+            _group("step", None if step is True else step, own) if step else None,
             _group("running", running, own),
         )
 
@@ -247,6 +248,19 @@ def _group(name: str, given: Any, flat: Mapping[str, Mapping[str, Any]]) -> Any:
             f"write {name}={kind.__name__}({keyword}=...)"
         )
     return given
+
+
+def check_no_step(step_size: StepSize | str = "points=1", verify_step: bool = False) -> None:
+    """Raise a :class:`UserError` for a step that is left out and described."""
+    described = (("verify_step", verify_step), ("step_size", step_size != "points=1"))
+    for name, is_given in described:
+        if is_given:
+            raise UserError(f"{both(name)} does not apply: --no-step (step=False) leaves it out")
+
+
+def both(name: str) -> str:
+    """An option as the command and as Python spell it."""
+    return f"--{name.replace('_', '-')} ({name}=)"
 
 
 def _unknown(name: str) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 from passgrad.errors import UserError
 from passgrad.files import write_atomic
 from passgrad.lm.models import load_tokenizer, resolve
+from passgrad.measurement.applicable import is_task, meant
 from passgrad.measurement.options import Drawing, Judging
 from passgrad.tasks.base import Prompt, Task, as_prompts
-from passgrad.tasks.prompt_files import read_prompts, task_by_name
+from passgrad.tasks.prompt_files import TASKS, read_prompts, task_by_name
 from passgrad.tasks.verifiers import Verifier
 
 GivenPrompts = str | Path | Task | Iterable[Prompt | Sequence[str]]
@@ -40,6 +41,11 @@ def _task(prompts: GivenPrompts, model: str | Path, judging: Judging, drawing: D
     if isinstance(prompts, Task):
         return prompts
     if isinstance(prompts, str | Path) and not _is_file(prompts):
+        if not is_task(str(prompts)):
+            raise UserError(
+                f"{prompts} is no file and no task{meant(prompts)}; give a file of prompts, or "
+                f"one of {', '.join(TASKS)} and gym:NAME"
+            )
         return task_by_name(str(prompts))
     if isinstance(prompts, str | Path):
         return read_prompts(
@@ -95,5 +101,4 @@ def as_asked(task: Task, file: Path) -> Task:
 
 
 def _is_file(prompts: str | Path) -> bool:
-    path = Path(prompts)
-    return path.suffix in (".jsonl", ".json") or path.is_file()
+    return Path(prompts).is_file()

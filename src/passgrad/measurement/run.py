@@ -24,6 +24,7 @@ from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
 from passgrad.lm.tokens import decode
 from passgrad.measurement.advice import advice, chosen_order
+from passgrad.measurement.applicable import check_applicable
 from passgrad.measurement.drawing import Blocks
 from passgrad.measurement.estimate import ConflictEstimate, check_plan, estimate_conflict
 from passgrad.measurement.metric import PLAIN, Metric, read_adam_metric
@@ -119,7 +120,7 @@ def measure(
         work = _plan(model, prompts, Path(out), chosen, group)
         if work.given is None:
             _draw(work)
-        remedy = f"lower token_budget (now {chosen.running.token_budget})"
+        remedy = f"lower --token-budget (token_budget=, now {chosen.running.token_budget})"
         with explained(work.folder.path, remedy):
             for stage in (_load, _estimate, _split, _step):
                 stage(work)
@@ -163,6 +164,7 @@ def _plan(
 ) -> _Work:
     """Read what is given, refuse what cannot be measured, and claim the folder."""
     begun, doubts = time.perf_counter(), list[str]()
+    check_applicable(options, prompts)
     drawing, estimating = options.drawing, options.estimating
     show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
@@ -203,12 +205,12 @@ def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: P
     if group.size > 1 or prompts is None:
         raise UserError(
             "a step is verified with prompts and in one process: give prompts, "
-            "and go on with resume without torchrun"
+            "and go on with --resume (resume=True) without torchrun"
         )
     if drawing.engine == "server":
         raise UserError(
             "a step cannot be verified with a server, which holds the weights before it; "
-            "leave --verify-step out, or take the engine vllm or transformers"
+            "leave --verify-step (verify_step=True) out, or take the engine vllm or transformers"
         )
 
 
@@ -333,7 +335,10 @@ def _draw_blocks(work: _Work, blocks: Blocks, wanted: Callable[[], list[int]]) -
     group = work.group
     with (
         group.together(limit=_DRAWING),
-        explained(work.folder.path, "lower max_new_tokens, or take another engine"),
+        explained(
+            work.folder.path,
+            "lower --max-new-tokens (max_new_tokens=), or take another --engine (engine=)",
+        ),
     ):
         missing = group.from_main(wanted)
         judge = blocks.task.verify

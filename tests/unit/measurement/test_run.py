@@ -287,7 +287,7 @@ def test_a_model_that_is_not_there_leaves_nothing(tmp_path):
 def test_a_folder_is_one_measurement(place, tmp_path):
     folder = tmp_path / "m"
     measure(place, TASK, out=folder, **options())
-    with pytest.raises(UserError, match="holds a measurement already: set resume"):
+    with pytest.raises(UserError, match="holds a measurement already: --resume"):
         measure(place, TASK, out=folder, **options())
     with pytest.raises(UserError, match="was begun with another samples"):
         measure(place, TASK, out=folder, resume=True, **options(samples=16))
