@@ -12,6 +12,7 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.logprobs import alone, pack, packed_logprobs
 from passgrad.lm.models import load_model
+from passgrad.lm.models.faults import one_line
 from passgrad.lm.packing import choose_packing
 from passgrad.lm.rollouts import Completion, Request
 from passgrad.lm.tokens import TokenizedPrompt
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 # A row of a batch costs little more than a token a step while the batch is small, and waits for the
 # slowest row.
 _BATCH = 128
+# Steps of a look at the cache, and how far it may be off, in nats: rounding of either precision.
+_STEPS, _GAP, _GAP_16 = 8, 1e-3, 0.25
+# A log-probability that is as good as none.
+_LEAST = -60.0
+# What a model raises that does not know how to generate.
+_FAULTS = (ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError)
 # Of the work of a completion, what drawing it is; the rest is scoring it.
 _DRAWING = 0.8
 
@@ -47,6 +54,7 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
     drawn: list[list[tuple[int, ...]]] = [[] for _ in prompts]
     steps = _Steps(progress or Silent(), request.max_new_tokens)
     with torch.no_grad(), torch.random.fork_rng():
+        law.use_cache = _cache_is_right(model, request)
         torch.manual_seed(settings.seed)
         for batch in _batches(jobs, prompts):
             rows = _generate(model, [prompts[i] for i in batch], law, steps)
@@ -74,6 +82,29 @@ def _check_vocabulary(model: Any, request: Request) -> None:
             f"model has {size}: it has tokens that were added without resizing the model; give "
             "prompts without them, or the tokenizer that the model was trained with"
         )
+
+
+def _cache_is_right(model: Any, request: Request) -> bool:
+    """Whether the first steps with the states that are kept from token to token have the
+    log-probabilities of a plain pass; some models of transformers do not. Without them each token
+    reads the whole sequence again, which is slow, and right.
+    """
+    law = _stated(model, request)
+    law.max_new_tokens = min(_STEPS, request.max_new_tokens)
+    law.output_logits = law.return_dict_in_generate = True
+    prompt = max(request.prompts, key=len)
+    rows = torch.tensor([prompt] * 2, device=model.device)  # some are right in a single row alone
+    try:
+        made = model.generate(
+            input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=law
+        )
+    except (RuntimeError, *_FAULTS):
+        return False
+    plain = model(input_ids=made.sequences[:, :-1], use_cache=False).logits[:, len(prompt) - 1 :]
+    kept = torch.stack(made.logits, dim=1)
+    tables = [logits.float().log_softmax(-1).clamp(min=_LEAST) for logits in (kept, plain)]
+    gap = float((tables[0] - tables[1]).abs().max())
+    return gap < (_GAP if request.dtype == "float32" else _GAP_16)
 
 
 def _stated(model: Any, request: Request) -> GenerationConfig:
@@ -107,10 +138,16 @@ def _generate(
 ) -> list[list[int]]:
     rows = torch.tensor(prompts, device=model.device)
     steps.begin(len(prompts))
-    made = model.generate(
-        input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=law,
-        stopping_criteria=[steps],
-    )  # fmt: skip
+    try:
+        made = model.generate(
+            input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=law,
+            stopping_criteria=[steps],
+        )  # fmt: skip
+    except _FAULTS as error:
+        raise UserError(
+            f"transformers cannot generate with {type(model).__name__} ({one_line(error)}); "
+            "take the engine vllm, or rollouts drawn elsewhere"
+        ) from error
     return made[:, rows.shape[1] :].tolist()
 
 

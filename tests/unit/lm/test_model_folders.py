@@ -55,6 +55,17 @@ def test_quantised_weights(folder, quantised):
     refused(folder, f"quantised .*{quantised.get('quant_method', 'unknown')}.* measure the model")
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint8])
+def test_quantised_weights_that_the_configuration_forgets(folder, dtype):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name] = tensors[name].to(dtype)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    refused(folder, f"quantised \\({name} is .*8.*measure the model")
+
+
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 1234\n"
 
 
