@@ -56,7 +56,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _format(path: Path) -> str:
-    """ "parquet", "csv", "json", or nothing."""
+    """The format: "parquet", "csv", "json", or nothing."""
     suffixes = path.suffixes
     if suffixes and suffixes[-1] in _PACKED:
         suffixes = suffixes[:-1]
@@ -80,7 +80,12 @@ def batches(path: Path) -> Iterator[pa.RecordBatch]:
                 yield from pyarrow.csv.open_csv(
                     stream,
                     read_options=pyarrow.csv.ReadOptions(block_size=_BYTES),
-                    parse_options=pyarrow.csv.ParseOptions(delimiter=separator),
+                    parse_options=pyarrow.csv.ParseOptions(
+                        delimiter=separator, newlines_in_values=True
+                    ),
+                    convert_options=pyarrow.csv.ConvertOptions(
+                        strings_can_be_null=True, null_values=[""]
+                    ),
                 )
         else:
             yield from _json_batches(path)

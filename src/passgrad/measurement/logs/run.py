@@ -98,7 +98,7 @@ def logs(
     progress = progress or Silent()
     settings = _settings(run, columns)
     folder = None if out is None else _claimed(Path(out), settings, resume)
-    visits = run if isinstance(run, Visits) else _visits(run, columns, folder, progress)
+    visits = _visits(run, columns, folder, progress)
     chosen = _windows(visits, windows)
     orders = Orders.of(ks) if ks is not None else _default_orders(visits, chosen)
     pairs = list(pairwise(chosen))
@@ -130,7 +130,7 @@ def logs(
 
 
 def _visits(
-    run: str | Path | Sequence[str | Path],
+    run: str | Path | Sequence[str | Path] | Visits,
     columns: Columns | None,
     folder: Path | None,
     progress: Progress,
@@ -138,7 +138,7 @@ def _visits(
     stored = None if folder is None else folder / "counts.parquet"
     if stored is not None and stored.is_file():
         return stored_visits(stored)
-    visits = read_visits(run, columns, progress)
+    visits = run if isinstance(run, Visits) else read_visits(run, columns, progress)
     if stored is not None:
         _store(stored, visits)
     return visits
