@@ -38,6 +38,19 @@ def made_run() -> str:
     return _written(table, "run.csv.gz")
 
 
+def made_tables() -> str:
+    """Six published rows of two sources; its path."""
+    table = pd.DataFrame(
+        {
+            "source": ["One 2501.00001 table"] * 3 + ["Two 2501.00002 tables 1, 2"] * 3,
+            "method": ["A", "B", "RS-GRPO"] * 2,
+            "d_pass_1": [-1.0, -0.5, 0.2, 0.4, -2.0, 1.0],
+            "d_pass_k": [2.0, 3.0, 1.0, -0.1, 4.0, 0.5],
+        }
+    )
+    return _written(table, "tables.csv.gz")
+
+
 def _written(table: pd.DataFrame, name: str) -> str:
     path = Path(paths.build()) / "experiments" / "made" / name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from passgrad.metrics import pass_at_k
 from passgrad.orders import Orders
 from passgrad_book.build.experiment import DOUBLE, experiment
 from passgrad_book.experiments.real.files import rates, run_visits, stratum_weights
-from passgrad_book.experiments.real.made import made_rates, made_run
+from passgrad_book.experiments.real.made import made_rates, made_run, made_tables
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -151,6 +151,33 @@ def real_run(
     }
 
 
+@experiment(version=1, label="all", files=("path",))
+def published_runs(*, path: str) -> Mapping[str, pd.DataFrame]:
+    """Published runs for pass@k beside runs for pass@1: table ``counts``, one row a source and kind
+    of objective, with how many rows have a lower pass@1 and a higher pass@k, and the least, median
+    and largest change of pass@1 in points.
+
+    :param path: A table with source, method, d_pass_1 and d_pass_k, numbers read from the tables of
+        arXiv:2509.24261, 2508.10751 and 2505.15201.
+    """
+    table = pd.read_csv(path)
+    source = table["source"].str.extract(r"^(.*?)\s+(\d{4}\.\d{5})")
+    kinds = np.where(table["method"] == "RS-GRPO", "risk-sensitive", "pass@k")
+    groups = table.assign(source=source[0] + ", arXiv:" + source[1], objective=kinds).groupby(
+        ["objective", "source"], sort=True
+    )
+    return {
+        "counts": groups.agg(
+            rows=("d_pass_1", "size"),
+            lower_pass_1=("d_pass_1", lambda change: int((change < 0).sum())),
+            higher_pass_k=("d_pass_k", lambda change: int((change > 0).sum())),
+            least_change_1=("d_pass_1", "min"),
+            median_change_1=("d_pass_1", "median"),
+            largest_change_1=("d_pass_1", "max"),
+        ).reset_index()
+    }
+
+
 #: laws of the rates before and after, for the coverage
 LAWS = ("nothing changes", "all rise", "hard rise, easy fall", "a curriculum adds prompts")
 
@@ -258,3 +285,4 @@ real_run.witnessed(
 log_coverage.witnessed(
     ks=[1, 2, 4], sizes=[[50, 8, 4]], replications=20, level=0.95, seed=0, tolerance=DOUBLE
 )
+published_runs.witnessed(path=made_tables, tolerance=DOUBLE)
