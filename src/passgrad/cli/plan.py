@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from passgrad.cli.measure import orders
+from passgrad.orders import Orders
 
 
 def plan(
-    pilot: Annotated[Path, typer.Argument(help="Folder of a finished passgrad measure.")],
+    pilot: Annotated[
+        Path, typer.Argument(help="Folder of a finished passgrad measure or passgrad logs.")
+    ],
     ks: Annotated[
         str | None, typer.Option(help="Orders, such as 8,16.  [default: those of the pilot]")
     ] = None,
@@ -44,11 +47,25 @@ def plan(
 
     Example: passgrad plan /tmp/m --ks 16 --effect 0.1 --samples 64
     """
+    if (pilot / "logs.json").is_file():
+        _plan_log(pilot, orders(ks), effect, power, level)
+        return
     from passgrad.measurement.planning_models import plan_from_pilot
 
     planned = plan_from_pilot(
         pilot, ks=orders(ks), power=power, num_prompts=prompts, num_samples=samples,
         tokens_per_completion=tokens_per_completion, effect=effect, level=level,
     )  # fmt: skip
+    typer.echo(planned.to_frame().to_string(index=False, float_format="{:.3g}".format))
+    typer.echo(str(planned))
+
+
+def _plan_log(
+    folder: Path, ks: Orders | None, effect: float | None, power: float, level: float
+) -> None:
+    """Plan from the reading of a log; the effect is a change of pass@k to first order."""
+    from passgrad.measurement.logs.planning import plan_from_log
+
+    planned = plan_from_log(folder, ks=ks, effect=effect, power=power, level=level)
     typer.echo(planned.to_frame().to_string(index=False, float_format="{:.3g}".format))
     typer.echo(str(planned))

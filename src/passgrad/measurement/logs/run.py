@@ -32,8 +32,8 @@ WINDOWS, FEW_WINDOWS = 4, 2
 _ENOUGH = 16
 # Prompts that the largest order may leave out, as a share, before it is remarked on.
 _FEW_LEFT_OUT = 0.1
-#: with fewer prompts an interval at an order beyond half of the answers is too short
-FEW_PROMPTS = 200
+#: with fewer prompts intervals at large k are too short
+FEW_PROMPTS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,11 @@ def logs(
         the answers, and a folder that holds something else.
 
     >>> import passgrad as pg
-    >>> pg.logs("run/rollouts", ks=[1, 2, 4, 8]).verdict  # doctest: +SKIP
+    >>> from passgrad.measurement.logs.visits import Visits
+    >>> prompts, answers = list(range(20)), 8
+    >>> run = Visits.of(prompts * 2, [0] * 20 + [1] * 20, answers, [2] * 20 + [4] * 20)
+    >>> pg.logs(run, ks=[1]).whole.product.value.round(3)
+    array([0.25])
     """
     begun = time.perf_counter()
     check_level(level)
@@ -231,12 +235,10 @@ def _remarks(
             f"or none in {whole.after}: the change is that of the other {whole.num_prompts}. If a "
             "curriculum chose them by their outcome, it is not that of all."
         )
-    few = whole.num_prompts < FEW_PROMPTS
-    answers = int(visits.counts(whole.before)[0][visits.counts(whole.before)[0] > 0].min())
-    if few and max(whole.ks) > max(1, answers // 2):
+    if whole.num_prompts < FEW_PROMPTS and max(whole.ks) > 1:
         remarks.append(
-            f"At orders beyond half of the answers ({answers} in {whole.before}) and with fewer "
-            f"than {FEW_PROMPTS} prompts the intervals are somewhat too short."
+            f"With {whole.num_prompts} prompts, fewer than {FEW_PROMPTS}, the intervals at large k "
+            "are somewhat too short."
         )
     heavy = weights[weights["never_solved"] > 0.5]
     if len(heavy):

@@ -1,5 +1,7 @@
 """Visits and their windows."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,7 @@ def test_every_window_has_a_step(number: int) -> None:
     assert len(windows) == number
     assert windows[0].first == 0
     assert windows[-1].last == 50
-    assert all(a.last < b.first for a, b in zip(windows, windows[1:], strict=False))
+    assert all(a.last < b.first for a, b in pairwise(windows))
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
