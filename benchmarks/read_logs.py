@@ -30,7 +30,7 @@ EXPECTED_SECONDS = 10.0
 _PEAK = """
 import re, sys
 from passgrad import logs
-logs(sys.argv[1], ks=[1, 2, 4, 8], windows=4)
+logs(sys.argv[1], ks=[1, 2, 4, 8], windows=2)
 print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024)
 """
 

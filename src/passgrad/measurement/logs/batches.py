@@ -18,6 +18,8 @@ from passgrad.errors import UserError
 _PARQUET, _CSV, _JSON = (".parquet", ".pq"), (".csv", ".tsv"), (".jsonl", ".json", ".ndjson")
 _PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _ROWS, _BYTES = 50_000, 1 << 23
+# Long columns that no count needs.
+_UNREAD = ("completion", "completion_ids", "completions", "output", "response", "responses")
 
 
 def files_of(paths: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -73,7 +75,9 @@ def batches(path: Path) -> Iterator[pa.RecordBatch]:
     kind = _format(path)
     try:
         if kind == "parquet":
-            yield from pq.ParquetFile(path).iter_batches(batch_size=_ROWS)
+            file = pq.ParquetFile(path)
+            names = [name for name in file.schema_arrow.names if name not in _UNREAD]
+            yield from file.iter_batches(batch_size=_ROWS, columns=names)
         elif kind == "csv":
             with _opened(path) as stream:
                 separator = "\t" if ".tsv" in path.suffixes else ","
