@@ -8,8 +8,8 @@ of ``measure`` and an option of ``passgrad measure``: ``measure(..., samples=32)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.measurement.step import StepSize
 from passgrad.orders import Orders
 from passgrad.progress import Progress
+from passgrad.rollouts.logged import Logged
 from passgrad.rollouts.sampling import Engine, check_engine
 from passgrad.stats.binomial import check_level
 from passgrad.stats.intervals import Prompts, check_prompts
 from passgrad.tasks.verifiers import Verifier
+
+#: where a completion is cut off if nothing else is said
+DEFAULT_MAX_NEW_TOKENS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +44,27 @@ class Drawing:
     ``base_url`` is given."""
     base_url: str | None = None
     """Of an OpenAI-compatible vLLM server that serves the model."""
-    rollouts: str | Path | None = None
-    """Completions drawn elsewhere (:mod:`passgrad.rollouts.foreign_logs`), from this model."""
+    rollouts: str | Path | Sequence[str | Path] | None = None
+    """Completions drawn elsewhere (:mod:`passgrad.rollouts.foreign_logs`), from this model: a file,
+    several, a folder, a pattern."""
     stop: str | None = None
     """What ends a completion, for a file and for prompts; None is the model's end token."""
-    max_new_tokens: int = 512
-    """Where it is cut off otherwise, for a file and for prompts; one that lacks its ``stop`` is
-    wrong."""
+    max_new_tokens: int | None = None
+    """Where it is cut off otherwise, for a file and for prompts, None being 512; one that lacks its
+    ``stop`` is wrong. With ``rollouts`` where theirs were, None being unknown."""
     seed: int = 0
     """Of the completions and of their halves."""
 
     def __post_init__(self) -> None:
         _check_count("samples", self.samples)
-        _check_count("max_new_tokens", self.max_new_tokens)
+        if self.max_new_tokens is not None:
+            _check_count("max_new_tokens", self.max_new_tokens)
         object.__setattr__(self, "engine", check_engine(self.engine, self.base_url))
+
+    @property
+    def limit(self) -> int:
+        """``max_new_tokens`` of completions that are drawn."""
+        return DEFAULT_MAX_NEW_TOKENS if self.max_new_tokens is None else self.max_new_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +175,17 @@ class Options:
     estimating: Estimating
     step: Stepping | None
     running: Running
+    logged: Logged = field(default_factory=Logged)
+
+    def __post_init__(self) -> None:
+        if self.drawing.rollouts is None:
+            for part in fields(Logged):
+                value = getattr(self.logged, part.name)
+                if value is not None and value != part.default:
+                    raise UserError(
+                        f"{part.name} (--{part.name.replace('_', '-')}) is of completions drawn "
+                        "elsewhere, and there are no rollouts (--rollouts); leave it out"
+                    )
 
     @classmethod
     def sort(
@@ -174,6 +196,7 @@ class Options:
         estimating: Estimating | None = None,
         step: Stepping | StepSize | bool | None = True,
         running: Running | None = None,
+        logged: Logged | None = None,
     ) -> Options:
         """The groups that are given, and the others from the keywords that are fields of theirs.
 
@@ -194,6 +217,7 @@ class Options:
             _group("estimating", estimating, own),
             _group("step", None if step is True or not step else step, own) if wanted else None,
             _group("running", running, own),
+            _group("logged", logged, own),
         )
 
 
@@ -203,6 +227,7 @@ _GROUPS: dict[str, type] = {
     "estimating": Estimating,
     "step": Stepping,
     "running": Running,
+    "logged": Logged,
 }
 _OWNER = {part.name: group for group, kind in _GROUPS.items() for part in fields(kind)}
 

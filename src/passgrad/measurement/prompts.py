@@ -11,6 +11,8 @@ from passgrad.lm.models import load_tokenizer, resolve
 from passgrad.measurement.options import Drawing, Judging
 from passgrad.tasks.base import Prompt, Task, as_prompts
 from passgrad.tasks.prompt_files import read_prompts, task_by_name
+from passgrad.tasks.repeats import distinct
+from passgrad.tasks.tables import holds_rows
 from passgrad.tasks.verifiers import Verifier
 
 GivenPrompts = str | Path | Task | Iterable[Prompt | Sequence[str]]
@@ -19,7 +21,7 @@ GivenPrompts = str | Path | Task | Iterable[Prompt | Sequence[str]]
 def as_task(prompts: GivenPrompts, model: str | Path, judging: Judging, drawing: Drawing) -> Task:
     """The task that these prompts are.
 
-    :param prompts: A file of JSON lines, the name of a task, a task, or prompts.
+    :param prompts: A file, the name of a task, a task, or prompts, of which each counts once.
     :param judging, drawing: For a file and for prompts: the verifier, and what ends a completion.
     :raises UserError: For a file or a name that is not there, and all that reading refuses.
     """
@@ -30,10 +32,10 @@ def as_task(prompts: GivenPrompts, model: str | Path, judging: Judging, drawing:
     if isinstance(prompts, str | Path):
         return read_prompts(
             prompts, tokenizer=load_tokenizer(resolve(model)), verifier=judging.judge(),
-            stop=drawing.stop, max_new_tokens=drawing.max_new_tokens,
+            stop=drawing.stop, max_new_tokens=drawing.limit,
         )  # fmt: skip
-    return Task(
-        "prompts", as_prompts(prompts), judging.judge(), drawing.stop, drawing.max_new_tokens
+    return distinct(
+        Task("prompts", as_prompts(prompts), judging.judge(), drawing.stop, drawing.limit)
     )
 
 
@@ -47,4 +49,4 @@ def digest(task: Task) -> str:
 
 def _is_file(prompts: str | Path) -> bool:
     path = Path(prompts)
-    return path.suffix in (".jsonl", ".json") or path.is_file()
+    return path.is_file() or holds_rows(path)

@@ -6,9 +6,9 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,16 @@ from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
 from passgrad.rollouts.foreign_rollouts import read_foreign
+from passgrad.rollouts.logged import Logged
+from passgrad.rollouts.readers.files import files_of
 from passgrad.rollouts.same_law import LawComparison, check_same_law
 from passgrad.tasks.base import Task
+from passgrad.tasks.repeats import RepeatedPromptsWarning
 from passgrad.tasks.verifiers import Verifier
 
 # One process may draw for days while another has nothing to draw.
 _DRAWING = timedelta(days=7)
+_DOUBTS = (SamplingLawWarning, RetokenisedWarning, RepeatedPromptsWarning)
 # Of the prompts of a half, where there are enough of them.
 _FOLDS = 16
 
@@ -85,6 +89,7 @@ def measure(
     estimating: Estimating | None = None,
     step: Stepping | StepSize | bool | None = True,
     running: Running | None = None,
+    logged: Logged | None = None,
     **options: Any,
 ) -> Measurement:
     """Measure the conflict of pass@k and pass@1 of a model on prompts.
@@ -97,7 +102,7 @@ def measure(
         ``group``), the name of a task, a task, or prompts. With rollouts drawn elsewhere it may be
         left out if these have prompts and rewards.
     :param out: The folder of the measurement.
-    :param drawing, judging, estimating, running: Groups of options
+    :param drawing, judging, estimating, running, logged: Groups of options
         (:mod:`passgrad.measurement.options`).
     :param step: The step that is predicted, as a group or a size; False or None for none.
     :param options: Single options by the names of the fields of the groups: ``samples=32``,
@@ -109,7 +114,7 @@ def measure(
     >>> import passgrad as pg
     >>> pg.measure("smollm2-135m", "conventions", out="conflict", samples=16)  # doctest: +SKIP
     """
-    chosen = Options.sort(options, drawing, judging, estimating, step, running)
+    chosen = Options.sort(options, drawing, judging, estimating, step, running, logged)
     with processes() as group:
         work = _plan(model, prompts, Path(out), chosen, group)
         if work.given is None:
@@ -179,8 +184,9 @@ def _plan(
     load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
     if options.step is not None and options.step.verify_step:
         _check_verification(prompts, drawing, group)
-    task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
-    given = None if drawing.rollouts is None else _given(model, task, drawing, doubts)
+    with _heard(doubts):
+        task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
+    given = None if drawing.rollouts is None else _given(model, task, options, doubts)
     source = given.prompt_ids if given else task.prompts if task else None
     if source is None:
         raise UserError("neither prompts nor rollouts are given: name one of them")
@@ -218,17 +224,18 @@ def _settings(
 ) -> dict[str, Any]:
     """All that the numbers depend on."""
     drawing, estimating = options.drawing, options.estimating
-    path = None if drawing.rollouts is None else Path(drawing.rollouts)
+    files = [] if drawing.rollouts is None else files_of(drawing.rollouts)
+    names = [path.name for path in files]
     return {
         "model": str(model),
         "prompts": None if task is None else task.name,
         "prompts_digest": None if task is None else digest(task),
-        "rollouts": None if path is None else path.name,
-        "rollouts_digest": None if path is None else _file_digest(path),
+        "rollouts": names[0] if len(names) == 1 else names or None,
+        "rollouts_digest": _digest(files, options.logged) if files else None,
         "samples": num_samples,
         "ks": list(orders),
-        "engine": drawing.engine if path is None else None,
-        "sampling": asdict(Sampling(seed=drawing.seed)) if path is None else None,
+        "engine": None if files else drawing.engine,
+        "sampling": None if files else asdict(Sampling(seed=drawing.seed)),
         "reading": estimating.reading,
         "estimator": estimating.estimator,
         "level": estimating.level,
@@ -236,13 +243,14 @@ def _settings(
     }
 
 
-def _given(model: str | Path, task: Task | None, drawing: Drawing, doubts: list[str]) -> Rollouts:
+def _given(model: str | Path, task: Task | None, options: Options, doubts: list[str]) -> Rollouts:
     """Rollouts from elsewhere; what is doubtful about their law is added to the doubts."""
+    drawing = options.drawing
     assert drawing.rollouts is not None
-    with _heard(doubts, f"{drawing.rollouts}: "):
+    with _heard(doubts, f"{files_of(drawing.rollouts)[0]}: "), options.judging.judge() as judge:
         return read_foreign(
-            drawing.rollouts, tokenizer=load_tokenizer(resolve(model)), task=task,
-            stop=drawing.stop, max_new_tokens=drawing.max_new_tokens,
+            drawing.rollouts, tokenizer=load_tokenizer(resolve(model)), task=task, verifier=judge,
+            stop=drawing.stop, max_new_tokens=drawing.max_new_tokens, logged=options.logged,
         )  # fmt: skip
 
 
@@ -253,7 +261,7 @@ def _heard(doubts: list[str], lead: str = "") -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        if issubclass(warning.category, SamplingLawWarning | RetokenisedWarning):
+        if issubclass(warning.category, _DOUBTS):
             doubts.append(str(warning.message).removeprefix(lead))
         else:
             warnings.warn_explicit(
@@ -413,6 +421,12 @@ def _write(work: _Work) -> Measurement:
     return measured
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:20]
+def _digest(files: Sequence[Path], logged: Logged) -> str:
+    """Of rollouts drawn elsewhere, and of how they are read."""
+    whole = hashlib.sha256()
+    for path in [*files, *([] if logged.requests is None else [Path(logged.requests)])]:
+        with path.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    how = replace(logged, settings=None, requests=None)
+    whole.update(repr((how, logged.stated())).encode())
+    return whole.hexdigest()[:20]
