@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -58,7 +58,7 @@ def load(text: str) -> Any:
 class _Core(yaml.SafeLoader):
     """A safe loader without the words and numbers that YAML 1.1 has beside those of 1.2."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
 
 for _tag, _pattern, _first in (

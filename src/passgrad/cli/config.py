@@ -6,13 +6,11 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-import click
-
 from passgrad.errors import UserError
 from passgrad.plain_yaml import Scalar, read_mapping
 
 
-def read_config(context: click.Context, path: Path | None) -> Path | None:
+def read_config(context: Any, path: Path | None) -> Path | None:
     """The callback of ``--config``: what the file says stands in for what is not given.
 
     Values are read as on the command line, by the type of their option.
@@ -22,55 +20,53 @@ def read_config(context: click.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     options = {
-        name: parameter
+        parameter.name: parameter
         for parameter in context.command.params
         if parameter.name not in ("config", "help")
-        for name in _names(parameter)
     }
     given: dict[str, Any] = {}
     for name, tree in read_mapping(path).items():
         option = options.get(name.replace("-", "_").lstrip("_"))
         if option is None:
             raise UserError(f"{path}: {_unknown(name, options)}")
-        assert option.name is not None
         if option.name in given:
             raise UserError(f"{path}: {name!r} stands twice; keep one")
         value = _value(tree, option, f"{path}: {name}")
         if value is not None:
             given[option.name] = value
     for name, value in given.items():
-        option = next(part for part in context.command.params if part.name == name)
-        try:
-            option.type_cast_value(context, value)
-        except click.BadParameter as error:
-            raise UserError(f"{path}: {name}: {error.message.rstrip('.')}") from None
+        option = options[name]
+        if option.callback is None:
+            try:
+                option.process_value(context, value)
+            except UserError:
+                raise
+            except Exception as error:  # of click, or of typer's own copy of it
+                message = getattr(error, "message", "") or str(error)
+                raise UserError(f"{path}: {name}: {message.rstrip('.')}") from None
     context.default_map = {**(context.default_map or {}), **given}
     return path
 
 
-def _names(parameter: click.Parameter) -> list[str]:
-    return [] if parameter.name is None else [parameter.name]
-
-
-def _unknown(name: str, options: dict[str, click.Parameter]) -> str:
+def _unknown(name: str, options: dict[str, Any]) -> str:
     close = difflib.get_close_matches(name.replace("-", "_"), list(options), n=1)
     if close:
         return f"there is no option {name!r}: did you mean {close[0]!r}?"
     return f"there is no option {name!r}; the options are {', '.join(options)}"
 
 
-def _value(tree: Any, option: click.Parameter, where: str) -> Any:
+def _value(tree: Any, option: Any, where: str) -> Any:
     """What the command line would be given: text, or a list of texts for what may be repeated."""
     if isinstance(tree, Scalar):
         if tree.null:
             return None
-        return [str(tree)] if option.multiple else str(tree)  # type: ignore[attr-defined]
+        return [str(tree)] if option.multiple else str(tree)
     if isinstance(tree, dict):
-        if not option.multiple:  # type: ignore[attr-defined]
+        if not option.multiple:
             raise UserError(f"{where} holds names and values; give one value")
         return [f"{key}={_text(part, where)}" for key, part in tree.items()]
     parts = [_text(part, where) for part in tree]
-    if option.multiple:  # type: ignore[attr-defined]
+    if option.multiple:
         return parts
     if option.name == "ks":
         return ",".join(parts)

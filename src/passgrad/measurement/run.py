@@ -180,6 +180,8 @@ def _plan(
     show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
+    if drawing.rollouts is not None:
+        files_of(drawing.rollouts)  # a name without files is found before the model is
     group.from_main(lambda: resolve(model))  # fetched once
     load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
     if options.step is not None and options.step.verify_step:
