@@ -113,7 +113,16 @@ def measure(
     stop: Annotated[
         str | None,
         typer.Option(
-            help="For a file: what ends an answer.  [default: the model's end token]",
+            help="For a file: what ends an answer.  [default: the model's end tokens]",
+            rich_help_panel=_DRAWING,
+        ),
+    ] = None,
+    end_tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--end-token",
+            help="A token that ends a completion, such as '<|im_end|>'; may be repeated.  "
+            "[default: all that the model's files declare]",
             rich_help_panel=_DRAWING,
         ),
     ] = None,
@@ -135,6 +144,14 @@ def measure(
             rich_help_panel=_JUDGING,
         ),
     ] = "exact",
+    think: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the answer begins in a completion that thinks first, such as '</think>'; "
+            "what is behind it is judged, and a completion without it is wrong.",
+            rich_help_panel=_JUDGING,
+        ),
+    ] = None,
     verifier_seconds: Annotated[
         float,
         typer.Option(
@@ -224,6 +241,28 @@ def measure(
             "--resume", help="Go on with what the folder holds.", rich_help_panel=_RUNNING
         ),
     ] = False,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="float32 or bfloat16, which takes half of the memory; in drawing too.",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = "float32",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu, cuda or cuda:1.  [default: a GPU where there is one]",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = None,
+    shard: Annotated[
+        bool,
+        typer.Option(
+            "--shard",
+            help="Under torchrun: spread weights, gradient and direction over the processes.",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -254,22 +293,28 @@ def measure(
         Options,
         Running,
         Stepping,
+        check_no_step,
     )
 
+    if not step:
+        check_no_step(step_size, verify_step)
     asked = Options(
         Drawing(
             samples=samples, engine=engine, base_url=base_url, rollouts=rollouts, stop=stop,  # type: ignore[arg-type]
-            max_new_tokens=max_new_tokens, seed=seed,
+            end_tokens=end_tokens, max_new_tokens=max_new_tokens, seed=seed,
         ),
         Judging(
-            verifier=verifier, verifier_seconds=verifier_seconds, verifier_memory=verifier_memory
+            verifier=verifier, think=think, verifier_seconds=verifier_seconds,
+            verifier_memory=verifier_memory,
         ),
         Estimating(
             ks=orders(ks), reading=reading, estimator=estimator, level=level, parts=parts,  # type: ignore[arg-type]
             adam=adam,
         ),
-        Stepping(step_size=step_size, verify_step=verify_step) if step or verify_step else None,
-        Running(token_budget=token_budget, resume=resume),
+        Stepping(step_size=step_size, verify_step=verify_step) if step else None,
+        Running(
+            token_budget=token_budget, resume=resume, dtype=dtype, device=device, shard=shard,  # type: ignore[arg-type]
+        ),
         Logged(
             reward=reward, threshold=threshold, rollout_step=rollout_step, per_prompt=per_prompt,
             layout=layout, settings=settings, requests=requests,  # type: ignore[arg-type]
@@ -286,7 +331,7 @@ def _run(model: str, prompts: str | None, out: Path, asked: Options) -> None:
     from passgrad.measurement.report.measured import content_of
     from passgrad.measurement.run import measure as run_measurement
 
-    with processes() as group, Bars() as bars:
+    with processes(device=asked.running.device) as group, Bars() as bars:
         measured = run_measurement(
             model, prompts, out=out, drawing=asked.drawing, judging=asked.judging,
             estimating=asked.estimating, step=asked.step, logged=asked.logged,
@@ -300,6 +345,8 @@ def _run(model: str, prompts: str | None, out: Path, asked: Options) -> None:
     typer.echo(measured.estimate.verdict)
     if measured.step is not None:
         typer.echo(measured.step.verdict)
+    following = measured.record["next"]
+    typer.echo(" ".join(["Next:", following["text"], following["command"]]).strip())
     typer.echo(str(out / "report.html"))
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -72,6 +72,9 @@ class CompletionPasses:
     :raises UserError: For rewards or masses of another shape, or a model that gives other values
         packed than alone.
     """
+
+    #: whether forward mode over forward mode is to be had
+    nested_forward_mode: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -155,7 +158,7 @@ class CompletionPasses:
         :raises UserError: For a vector of another length or not finite, an unknown method,
             differences in less than float32, or none that settle.
         """
-        return self._directional(self._named(vector), method, where)
+        return self._directional(self.directions(vector), method, where)
 
     def directional_by_group(
         self, vector: Tensor, method: Method = "auto", groups: Mapping[str, str] | None = None
@@ -165,7 +168,7 @@ class CompletionPasses:
 
         :param groups: The group of each parameter; :func:`passgrad.lm.groups.groups_of` by default.
         """
-        named = self._named(vector)
+        named = self.directions(vector)
         chosen = groups_of(self.layout) if groups is None else groups
         return {
             group: self._directional(
@@ -174,7 +177,18 @@ class CompletionPasses:
             for group in dict.fromkeys(chosen[name] for name in named)
         }
 
-    def _named(self, vector: Tensor) -> dict[str, Tensor]:
+    def lengths(self, vector: Any) -> tuple[float, float]:
+        """||v|| of a vector of parameter space, and ||theta||, summed in float64."""
+        return self._length(self.directions(vector)), self._length(self.moved())
+
+    def _length(self, tensors: Mapping[str, Tensor]) -> float:
+        return squares(tensors) ** 0.5
+
+    def directions(self, vector: Tensor) -> dict[str, Tensor]:
+        """The vector as what each parameter moves by.
+
+        :raises UserError: For another length, and entries that are not finite.
+        """
         if tuple(vector.shape) != (self.layout.num_parameters,):
             raise UserError(
                 f"a vector of shape {tuple(vector.shape)}; the model has "
@@ -240,9 +254,9 @@ class CompletionPasses:
         **options: Any,
     ) -> Differences | None:
         """Central differences of what is moved here; several processes agree on the step."""
-        return central_differences(evaluate, count, self._moved(), directions, **options)
+        return central_differences(evaluate, count, self.moved(), directions, **options)
 
-    def _moved(self) -> Mapping[str, Tensor]:
+    def moved(self) -> Mapping[str, Tensor]:
         """The parameters, or the shares of them, that this process moves along a vector."""
         return self.layout.parameters(self.model)
 
@@ -298,6 +312,13 @@ class CompletionPasses:
         tolerance = 1e-3 if self._dtype.itemsize >= 4 else 5e-2
         tolerance *= max(1.0, len(sequence.target) ** 0.5)
         check_packing(self.model, row, row.members[-1], pack([sequence])[0], tolerance)
+
+
+@torch.no_grad()
+def squares(tensors: Mapping[str, Tensor]) -> float:
+    """The sum of the squares of all entries, in float64 and in pieces."""
+    pieces = (piece for one in tensors.values() for piece in one.reshape(-1).split(1 << 22))
+    return sum(float(piece.double().square().sum()) for piece in pieces)
 
 
 @torch.no_grad()

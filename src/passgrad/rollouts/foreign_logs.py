@@ -122,6 +122,10 @@ class Log:
     lookup: Prompts
     asked: Logged = field(default_factory=Logged)
     stop: str | None = None
+    ends: tuple[int, ...] = ()
+    """End tokens of the model; the first stands behind a text that ended."""
+    think: str | None = None
+    """Behind it the answer begins."""
     stated: LogSettings = field(default_factory=LogSettings)
     doubts: list[Warning] = field(default_factory=list)
     """What the reader of the log warns of when it is read."""

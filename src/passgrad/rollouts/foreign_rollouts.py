@@ -23,7 +23,7 @@ from passgrad.rollouts.foreign_logs import (
 )
 from passgrad.rollouts.foreign_rewards import settle_rewards
 from passgrad.rollouts.foreign_tokens import complete_tokens
-from passgrad.rollouts.logged import LAW, LAYOUTS, Logged, LogSettings
+from passgrad.rollouts.logged import LAW, Logged, LogSettings
 from passgrad.rollouts.readers.files import Paths, files_of, read_rows
 from passgrad.rollouts.readers.layouts import READERS, layout_of
 from passgrad.rollouts.readers.values import refuse
@@ -41,6 +41,8 @@ def read_foreign(
     task: Task | None = None,
     verifier: Verifier | None = None,
     stop: str | None = None,
+    ends: Sequence[int] = (),
+    think: str | None = None,
     max_new_tokens: int | None = None,
     logged: Logged | None = None,
     **options: Any,
@@ -55,8 +57,9 @@ def read_foreign(
     :param tokenizer: Of the model that drew the samples.
     :param task: Gives prompts, by id or else by text, groups, and rewards where the log has none.
     :param verifier: Judges, without a task, samples that have a reference and no reward.
-    :param stop: Ended a completion; None: the task's stop, or else the model's end
-        token.
+    :param stop: Ended a completion; None: the task's stop, or else an end token of the model.
+    :param ends: The end tokens of the model; without them that of the tokenizer.
+    :param think: Behind it the answer begins, for the verifier.
     :param max_new_tokens: Where completions were cut off; tells which ones were.
     :param logged: How the log is read.
     :param options: Fields of :class:`passgrad.rollouts.logged.Logged` by themselves.
@@ -74,7 +77,12 @@ def read_foreign(
     if stop is None and task is not None:
         stop = task.stop
     columns = dict.fromkeys(column for row in rows for column in row.cells)
-    log = Log(name, rows, columns, tokenizer, Prompts(task, tokenizer), asked, stop, asked.stated())
+    if not ends and tokenizer.eos_token_id is not None:
+        ends = (tokenizer.eos_token_id,)
+    log = Log(
+        name, rows, columns, tokenizer, Prompts(task, tokenizer), asked, stop, tuple(ends), think,
+        asked.stated(),
+    )  # fmt: skip
     rollouts = rollouts_of(log, task, verifier, max_new_tokens)
     for doubt in log.doubts:
         warnings.warn(doubt, stacklevel=2)
@@ -125,7 +133,7 @@ def _layout(log: Log) -> str:
         (first, at), (second, there) = list(layouts.items())[:2]
         raise UserError(
             f"{there}: the columns are those of {second}, and in {at} those of {first}; give files "
-            f"of one kind, or name it by layout (--layout {LAYOUTS[2]})"
+            f"of one kind, or name it by --layout (layout=)"
         )
     return layout_of(log.columns)
 
@@ -135,9 +143,9 @@ def _own(log: Log) -> Rollouts:
     asked = replace(log.asked, layout="auto")
     if asked != Logged():
         raise UserError(
-            f"{log.name}: rollouts of passgrad are read as they are; leave out reward (--reward), "
-            "threshold (--threshold), rollout_step (--rollout-step), per_prompt (--per-prompt), "
-            "settings (--settings) and requests (--requests)"
+            f"{log.name}: rollouts of passgrad are read as they are; leave out --reward (reward=), "
+            "--threshold (threshold=), --rollout-step (rollout_step=), --per-prompt (per_prompt=), "
+            "--settings (settings=) and --requests (requests=)"
         )
     cells = [dict(row.cells) for row in log.rows]
     try:
@@ -161,8 +169,8 @@ def _one_step(log: Log, samples: list[Sample], step: int | None) -> list[Sample]
     elif len(steps) > 1:
         log.doubt(
             f"the samples are of {len(steps)} training steps ({steps[0]} to {steps[-1]}), "
-            "so of different policies unless the learning rate was 0; choose one by rollout_step "
-            "(--rollout-step)"
+            "so of different policies unless the learning rate was 0; choose one by "
+            "--rollout-step (rollout_step=)"
         )
     return samples
 
@@ -176,7 +184,7 @@ def _state_law(sample: Sample, stated: LogSettings) -> None:
         elif logged != value and not (name == "top_k" and max(logged, 0) == max(value, 0)):
             refuse(
                 sample.where,
-                f"{name} is {logged:g} in the log and {value:g} in settings (--settings); keep one",
+                f"{name} is {logged:g} in the log and {value:g} in --settings (settings=); keep one",
             )
     sample.bent = tuple(dict.fromkeys((*sample.bent, *stated.bent)))
     if sample.quantised is None:
@@ -232,14 +240,14 @@ def _even(log: Log, samples: list[Sample], per_prompt: int | None) -> list[Sampl
             few = next(name for name, count in counts.items() if count == least)
             raise UserError(
                 f"{log.name}: prompts have between {least} and {most} completions (the prompt "
-                f"{few!r} has {least}); give the same number for each, or per_prompt "
-                "(--per-prompt) to keep as many of each"
+                f"{few!r} has {least}); give the same number for each, or "
+                "--per-prompt (per_prompt=) to keep as many of each"
             )
         return samples
     if most < per_prompt:
         raise UserError(
             f"{log.name}: no prompt has {per_prompt} completions, the most is {most}; give a "
-            "smaller per_prompt (--per-prompt)"
+            "smaller --per-prompt (per_prompt=)"
         )
     taken: Counter[str | None] = Counter()
     kept = []
@@ -285,7 +293,7 @@ def _warn_of_law(log: Log, samples: Iterable[Sample]) -> None:
     if unknown:
         log.doubt(
             f"the log does not say {', '.join(unknown)}; estimates are right only for "
-            "samples of the policy itself; say what you know by settings (--settings), such as "
+            "samples of the policy itself; say what you know by --settings (settings=), such as "
             "temperature=1, top_p=1, top_k=0, quantised=false"
         )
 

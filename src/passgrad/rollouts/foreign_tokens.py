@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from passgrad.errors import UserError
-from passgrad.lm.tokens import encode, stop_ids
+from passgrad.lm.models import closing_token
+from passgrad.lm.tokens import decode, encode, stop_ids
 from passgrad.rollouts.foreign_logs import Log, RetokenisedWarning, Sample
 from passgrad.rollouts.readers.values import refuse
 
@@ -42,12 +43,14 @@ def complete_tokens(log: Log, samples: list[Sample], max_new_tokens: int | None)
     :raises UserError: For a completion without text and tokens, and one whose end is not known.
     """
     tokenizer, stop = log.tokenizer, log.stop
-    if stop is None and tokenizer.eos_token_id is None:
+    if stop is None and not log.ends:
         raise UserError(
-            f"{log.name}: the tokenizer has no end token; name by stop (--stop) what ended a "
+            f"{log.name}: the tokenizer has no end token; name by --stop (stop=) what ended a "
             "completion"
         )
-    ends = (tokenizer.eos_token_id,) if stop is None else stop_ids(tokenizer, stop)
+    closing = closing_token(tokenizer)
+    mark = None if closing not in log.ends or closing is None else decode(tokenizer, [closing])
+    stop_tokens = () if stop is None else stop_ids(tokenizer, stop)
     doubts = _Doubts()
     prefixes: dict[str, list[int]] = {}
     for sample in samples:
@@ -56,10 +59,19 @@ def complete_tokens(log: Log, samples: list[Sample], max_new_tokens: int | None)
             prefix += encode(tokenizer, sample.prompt)
         if sample.prompt_ids is not None and sample.prompt_ids != prefix:
             doubts.prompts.append(sample)
+        # A turn of a chat ends with the token that its template closes turns with.
+        turn = mark is not None and mark in sample.prompt
+        end = log.ends[0] if log.ends else None
+        model_end = closing if turn else end
+        ends = stop_tokens or (() if model_end is None else (model_end,))
+        if sample.ended_by == MODEL_END:
+            if model_end is None:
+                refuse(sample.where, "it ended at an end token, and the tokenizer has none")
+            sample.ended_by = model_end
         if sample.ids is None:
             _make(sample, prefix, tokenizer, stop, ends, max_new_tokens, doubts)
         else:
-            _check(sample, tokenizer, stop, ends, doubts)
+            _check(sample, log, ends, doubts)
         if not sample.ids:
             refuse(sample.where, "a completion without tokens; take it out")
         if sample.state == "broken":
@@ -111,33 +123,24 @@ def _end(
         if sample.ended_by != stop:
             refuse(
                 sample.where,
-                f"it ended at {sample.ended_by!r}; say so by stop (--stop), and give samples that "
+                f"it ended at {sample.ended_by!r}; say so by --stop (stop=), and give samples that "
                 "end alike",
             )
         return ends
-    if isinstance(sample.ended_by, int) and sample.ended_by != MODEL_END:
+    if isinstance(sample.ended_by, int):
         if not 0 <= sample.ended_by < len(tokenizer):
             refuse(
                 sample.where, f"the token {sample.ended_by} that ended it is not the tokenizer's"
             )
         return (sample.ended_by,)
-    if sample.ended_by is not None:
-        if tokenizer.eos_token_id is None:
-            refuse(sample.where, "it ended at an end token, and the tokenizer has none")
-        return (tokenizer.eos_token_id,)
     if sample.state == "string" and stop is None:
-        refuse(sample.where, "it ended at a stop string; name it by stop (--stop)")
+        refuse(sample.where, "it ended at a stop string; name it by --stop (stop=)")
     return ends
 
 
-def _check(
-    sample: Sample,
-    tokenizer: PreTrainedTokenizerBase,
-    stop: str | None,
-    ends: tuple[int, ...],
-    doubts: _Doubts,
-) -> None:
+def _check(sample: Sample, log: Log, ends: tuple[int, ...], doubts: _Doubts) -> None:
     """Tokens that the log has, and their text."""
+    tokenizer, stop = log.tokenizer, log.stop
     token_ids = sample.ids
     assert token_ids is not None
     if any(not 0 <= token < len(tokenizer) for token in token_ids):
@@ -150,7 +153,7 @@ def _check(
     length = len(ends) if ended else 0
     if token_ids and not ended and sample.state in ("stop", "string", "tools", None):
         # Another end token than the one that is known here, such as that of a turn.
-        ended = token_ids[-1] in tokenizer.all_special_ids
+        ended = token_ids[-1] in (*log.ends, *tokenizer.all_special_ids)
         length = int(ended)
     if sample.state is None:
         sample.state = "stop" if ended else "length"
@@ -182,8 +185,8 @@ def _said(total: int, doubts: _Doubts) -> list[str]:
         )
     if doubts.assumed:
         texts.append(
-            f"{len(doubts.assumed)} do not say why they ended and get an end token; max_new_tokens "
-            f"(--max-new-tokens) tells which were cut off{_longest(doubts.assumed)}"
+            f"{len(doubts.assumed)} do not say why they ended and get an end token; "
+            f"--max-new-tokens (max_new_tokens=) tells which were cut off{_longest(doubts.assumed)}"
         )
     if doubts.completed:
         texts.append(

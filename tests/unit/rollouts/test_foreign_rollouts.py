@@ -249,7 +249,7 @@ def test_vllm(write, read, tiny_tokenizer):
     assert "does not say the engine's precision;" in unknown
     assert made.table["top_k"].to_pylist() == [0, 0, 5, 5]
     assert made.table["max_new_tokens"].to_pylist() == [None, None, 4, 4]
-    with pytest.raises(UserError, match="line 1: no reward; give a column of rewards"):
+    with pytest.raises(UserError, match="line 1: no reward; name a column of rewards"):
         read(path, requests=requests)
 
 
@@ -368,10 +368,10 @@ def test_rewards_by_the_task(write, read, tiny_tokenizer):
         ({"rewrad": 1}, "unknown columns 'rewrad'; the columns are prompt, messages"),
         (
             {"reward": 0.5},
-            "line 1: the reward is 0.5, and pass@k needs 0 or 1; say by threshold (--threshold)",
+            "line 1: the reward is 0.5, and pass@k needs 0 or 1; say by --threshold (threshold=)",
         ),
         ({"reward": "yes"}, "line 1: reward is 'yes'; give a number"),
-        ({"reward": None}, "line 1: no reward; give a column"),
+        ({"reward": None}, "line 1: no reward; name a column"),
         ({"prompt": 3}, "line 1: prompt is a number; give text or messages"),
         ({"completion_ids": ["a"]}, "line 1: the token ids are no list of whole numbers"),
         ({"completion_ids": [10**6]}, "line 1: a token id is outside the tokenizer's"),

@@ -15,7 +15,7 @@ from passgrad.lm.models.embedded import (
     folder,
     is_fetched,
 )
-from passgrad.lm.models.ends import model_ends
+from passgrad.lm.models.ends import closing_token, loaded_ends, model_ends
 from passgrad.lm.models.folders import base_of, has_tokenizer, is_adapter, resolve, weights_sha256
 from passgrad.lm.models.loading import load_model, load_tokenizer, save_merged, save_model
 
@@ -26,6 +26,7 @@ __all__ = [
     "base_of",
     "cache_dir",
     "check",
+    "closing_token",
     "fetch",
     "folder",
     "has_tokenizer",
@@ -33,6 +34,7 @@ __all__ = [
     "is_fetched",
     "load_model",
     "load_tokenizer",
+    "loaded_ends",
     "model_ends",
     "resolve",
     "save_merged",

@@ -26,7 +26,7 @@ from passgrad.lm.parameters import without_wrapper
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_model(
@@ -63,6 +63,7 @@ def load_model(
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                generation_config=_generation(place),
             )
     # RuntimeError is what weights of another shape raise; a configuration whose values have
     # another type raises nearly anything.
@@ -81,6 +82,21 @@ def load_model(
             "give a complete model"
         )
     return model.eval(), tokenizer
+
+
+def _generation(place: str) -> GenerationConfig | None:
+    """Where transformers refuses a generation config, one in its place: no completion is drawn by
+    what it says. None leaves it to transformers.
+    """
+    from transformers import GenerationConfig
+
+    try:
+        GenerationConfig.from_pretrained(place)
+    except OSError:
+        return None
+    except Exception:  # values that do not fit together, or of another type
+        return GenerationConfig()
+    return None
 
 
 def _with_adapter(place: str, dtype: torch.dtype) -> tuple[PeftModel, Any]:

@@ -32,9 +32,9 @@ def read_batch(log: Log) -> list[Sample]:
         if prompt is None:
             refuse(
                 where,
-                f"the prompt of the request {key!r} is not in the batch's output; give prompts "
-                "(--prompts) with one of this id, or the batch's input file as requests "
-                "(--requests)",
+                f"the prompt of the request {key!r} is not in the batch's output; give "
+                "--prompts (prompts=) with one of this id, or the batch's input file as "
+                "--requests (requests=)",
             )
         if not isinstance(body["choices"], list):
             refuse(where, f"choices is {kind_of(body['choices'])}; give a list of completions")

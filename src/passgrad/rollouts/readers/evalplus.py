@@ -52,14 +52,14 @@ def _columns(log: Log, results: list[Row]) -> list[str]:
     if unknown:
         raise UserError(
             f"{log.name}: the reward {unknown[0]!r} is none of EvalPlus; name base_status or "
-            "plus_status by reward (--reward)"
+            "plus_status by --reward (reward=)"
         )
     if named:
         return list(_STATUS) if "plus_status" in named else ["base_status"]
     if any(not missing(row.cells.get("plus_status")) for row in results):
         raise UserError(
             f"{log.name}: 2 columns may be the reward (base_status, plus_status); name it by "
-            "reward (--reward)"
+            "--reward (reward=)"
         )
     return ["base_status"]
 
@@ -85,8 +85,8 @@ def _sample(log: Log, row: Row, verdicts: Mapping[tuple[str, str], float]) -> Sa
     if known is None:
         refuse(
             where,
-            f"the prompt of {task!r} is not in the file; give prompts (--prompts) with one of this "
-            "id",
+            f"the prompt of {task!r} is not in the file; give --prompts (prompts=) with one of "
+            "this id",
         )
     completion, solution = row.cells.get("completion"), row.cells.get("solution")
     for name, text in (("completion", completion), ("solution", solution)):

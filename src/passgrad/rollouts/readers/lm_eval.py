@@ -145,7 +145,7 @@ def _check_until(log: Log, until: Any, where: str) -> None:
     refuse(
         where,
         f"the completions were cut at {' or '.join(map(repr, strings))}, and which of them ended "
-        f"at the end of a turn is not written down; say by stop (--stop) what ended them, one of "
+        f"at the end of a turn is not written down; say by --stop (stop=) what ended them, one of "
         f"these or the model's end token {log.tokenizer.eos_token!r}",
     )
 
@@ -158,8 +158,8 @@ def _rewards(row: Row, weights: Mapping[str, float], count: int) -> list[float |
         values = cell if isinstance(cell, list) else [cell]
         if len(values) != count:
             raise UserError(
-                f"{row.where}: {name} has {len(values)} values for {count} repeats; leave reward "
-                "(--reward) out and name a verifier (--verifier), which judges each"
+                f"{row.where}: {name} has {len(values)} values for {count} repeats; leave "
+                "--reward (reward=) out and name a --verifier (verifier=), which judges each"
             )
         for place, value in enumerate(values):
             plain = number(value, row.where, name)

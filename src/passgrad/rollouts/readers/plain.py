@@ -23,7 +23,7 @@ def read_plain(log: Log) -> list[Sample]:
     if unknown:
         raise UserError(
             f"{log.name}: unknown columns {', '.join(map(repr, unknown))}; the columns are "
-            f"{', '.join(PLAIN)}, or layout (--layout) names a program that wrote the file"
+            f"{', '.join(PLAIN)}, or --layout (layout=) names a program that wrote the file"
         )
     if not {"prompt", "messages"} & set(log.columns) and not log.lookup.by_id:
         log.need("prompt")

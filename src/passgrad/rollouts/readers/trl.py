@@ -67,7 +67,7 @@ def _reward_column(log: Log) -> str | None:
         return None
     raise UserError(
         f"{log.name}: {len(numeric)} columns may be the reward ({', '.join(numeric) or 'none'}); "
-        "name it by reward (--reward), several to sum them, or give prompts (--prompts) to judge"
+        "name it by --reward (reward=), several to sum them, or give --prompts (prompts=) to judge"
     )
 
 

@@ -34,7 +34,7 @@ def read_verl(log: Log) -> list[Sample]:
     if unmatched and getattr(log.tokenizer, "chat_template", None):
         log.doubt(
             f"verl wrote the prompts of {unmatched} samples without special tokens, so the marks "
-            "of a chat are missing from what the model read; give prompts (--prompts), which then "
+            "of a chat are missing from what the model read; give --prompts (prompts=), which then "
             "stand in",
             RetokenisedWarning,
         )
