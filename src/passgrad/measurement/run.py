@@ -19,7 +19,14 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes, RemoteError, processes
 from passgrad.lm.distributed_passes import DistributedPasses
 from passgrad.lm.fsdp import ShardedPasses, load_sharded
-from passgrad.lm.models import is_adapter, load_model, load_tokenizer, model_ends, resolve
+from passgrad.lm.models import (
+    adapter_doubts,
+    is_adapter,
+    load_model,
+    load_tokenizer,
+    model_ends,
+    resolve,
+)
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
 from passgrad.lm.tokens import decode
@@ -171,6 +178,7 @@ def _plan(
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
     group.from_main(lambda: resolve(model))  # fetched once
     tokenizer = load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
+    doubts += adapter_doubts(model)
     if options.step is not None and options.step.verify_step:
         _check_verification(prompts, drawing, group)
     if options.running.shard:

@@ -8,6 +8,7 @@ import torch
 
 from passgrad.errors import UserError
 from passgrad.lm.models import (
+    adapter_doubts,
     load_model,
     load_tokenizer,
     model_ends,
@@ -253,6 +254,14 @@ def test_adapters_as_they_are_left(tmp_path, tiny_model, tiny_tokenizer, options
     with torch.no_grad():
         torch.testing.assert_close(model(input_ids=IDS).logits, wanted, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(merged(input_ids=IDS).logits, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_what_is_said_about_an_adapter(folder, tmp_path):
+    adapter(folder, tmp_path / "lora")
+    adapter(folder, tmp_path / "dora", use_dora=True)
+    assert adapter_doubts(folder) == adapter_doubts(tmp_path / "lora") == []
+    [text] = adapter_doubts(tmp_path / "dora")
+    assert "not the exact derivatives" in text
 
 
 def test_several_adapters_in_one_folder(folder, tmp_path):
