@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.logprobs import pack, packed_logprobs
+from passgrad.lm.logprobs import alone, pack, packed_logprobs
 from passgrad.lm.models import load_model
 from passgrad.lm.models.faults import one_line
+from passgrad.lm.packing import choose_packing
 from passgrad.lm.rollouts import Completion, Request
 from passgrad.lm.tokens import TokenizedPrompt
 from passgrad.progress import Progress, Silent
@@ -61,8 +62,7 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
                 drawn[i].append(_until(ids, ends))
             steps.finish()
     completions = []
-    for prompt, mine in zip(prompts, drawn, strict=True):
-        logprobs = _score(model, prompt, mine)
+    for mine, logprobs in zip(drawn, scores(model, prompts, drawn), strict=True):
         completions.append(
             [
                 Completion(ids, "stop" if ids[-1] in ends else "length", logprobs[ids])
@@ -183,16 +183,24 @@ def _until(ids: list[int], ends: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(ids)
 
 
-@torch.no_grad()
-def _score(
-    model: PreTrainedModel, prompt: tuple[int, ...], completions: list[tuple[int, ...]]
-) -> dict[tuple[int, ...], float]:
-    """The log-probability of each distinct completion, in packed passes: cheaper than to keep the
-    logits of every step of every batch.
+def scores(
+    model: PreTrainedModel,
+    prompts: Sequence[tuple[int, ...]],
+    drawn: Sequence[Sequence[tuple[int, ...]]],
+) -> Iterator[dict[tuple[int, ...], float]]:
+    """The log-probabilities of the distinct completions of each prompt: cheaper than to keep the
+    logits of every step of every batch. Rows are packed where that gives what plain passes give.
     """
-    distinct = list(dict.fromkeys(completions))
-    scores: dict[tuple[int, ...], float] = {}
-    for row in pack([TokenizedPrompt(prompt, ids) for ids in distinct]):
-        for member, value in zip(row.members, packed_logprobs(model, row).tolist(), strict=True):
-            scores[distinct[member]] = value
-    return scores
+    each = [
+        [TokenizedPrompt(prompt, ids) for ids in dict.fromkeys(some)]
+        for prompt, some in zip(prompts, drawn, strict=True)
+    ]
+    together = [one for some in each for one in some]
+    packed = choose_packing(model, together, pack(together)).packed
+    for some in each:
+        scores = {}
+        for row in pack(some) if packed else alone(some):
+            with torch.no_grad():
+                values = packed_logprobs(model, row).tolist()
+            scores.update({some[i].target: v for i, v in zip(row.members, values, strict=True)})
+        yield scores
