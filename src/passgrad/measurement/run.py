@@ -19,10 +19,18 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes, RemoteError, processes
 from passgrad.lm.distributed_passes import DistributedPasses
 from passgrad.lm.fsdp import ShardedPasses, load_sharded
-from passgrad.lm.models import is_adapter, load_model, load_tokenizer, model_ends, resolve
+from passgrad.lm.models import (
+    adapter_doubts,
+    is_adapter,
+    load_model,
+    load_tokenizer,
+    model_ends,
+    resolve,
+)
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
-from passgrad.lm.tokens import decode, single_token
+from passgrad.lm.tokens import decode, encode, single_token
+from passgrad.lm.trial import try_model
 from passgrad.measurement.advice import advice, chosen_order
 from passgrad.measurement.applicable import check_applicable
 from passgrad.measurement.drawing import Blocks
@@ -50,7 +58,7 @@ from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarnin
 from passgrad.rollouts.foreign_rollouts import read_foreign
 from passgrad.rollouts.logged import Logged
 from passgrad.rollouts.readers.files import files_of
-from passgrad.rollouts.same_law import LawComparison, check_same_law
+from passgrad.rollouts.same_law import MOST_TOKENS, LawComparison, check_same_law
 from passgrad.rollouts.sampling import EngineWarning, end_tokens
 from passgrad.tasks.base import Task
 from passgrad.tasks.repeats import RepeatedPromptsWarning
@@ -61,6 +69,10 @@ _DRAWING = timedelta(days=7)
 _DOUBTS = (SamplingLawWarning, RetokenisedWarning, RepeatedPromptsWarning, EngineWarning)
 # Of the prompts of a half, where there are enough of them.
 _FOLDS = 16
+# Tokens that are compared of completions that this process drew from this model.
+_OWN = 2048
+# Bytes of weights that are read once more for a trial before another engine draws.
+_LOADED_TWICE = 8 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +135,11 @@ def measure(
     chosen = Options.sort(options, drawing, judging, estimating, step, running, logged)
     with processes(device=chosen.running.device) as group:
         work = _plan(model, prompts, Path(out), chosen, group)
-        if work.given is None:
-            _draw(work)
         remedy = f"lower --token-budget (token_budget=, now {chosen.running.token_budget})"
+        if work.given is None:
+            with explained(work.folder.path, remedy):
+                _try(work)
+            _draw(work)
         with explained(work.folder.path, remedy):
             for stage in (_load, _estimate, _split, _step):
                 stage(work)
@@ -154,6 +168,8 @@ class _Work:
     rollouts: Rollouts = field(init=False)
     incidents: list[dict[str, Any]] = field(default_factory=list)
     compared: LawComparison | None = None
+    tried: bool = False
+    """Whether the model has shown that it can be measured."""
     passes: CompletionPasses = field(init=False)
     estimate: ConflictEstimate = field(init=False)
     parts: PartsEstimate | None = None
@@ -178,6 +194,7 @@ def _plan(
         files_of(drawing.rollouts)  # a name without files is found before the model is
     group.from_main(lambda: resolve(model))  # fetched once
     tokenizer = load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
+    doubts += adapter_doubts(model)
     if options.step is not None and options.step.verify_step:
         _check_verification(prompts, drawing, group)
     if options.running.shard:
@@ -326,6 +343,26 @@ def _draw(work: _Work) -> None:
     work.rollouts, work.incidents = blocks.rollouts(), blocks.incidents()
 
 
+def _try(work: _Work) -> None:
+    """A few tokens of the prompts through all that is asked of the model, before hours of drawing.
+    A large model that another engine draws from is tried behind that, lest it is loaded twice.
+    """
+    if work.options.running.shard or work.folder.rollouts.is_dir():
+        return
+    place = Path(resolve(work.model))
+    size = sum(file.stat().st_size for file in place.glob("*.safetensors"))
+    if work.options.drawing.engine != "transformers" and size > _LOADED_TWICE:
+        return
+
+    def look() -> None:
+        model, tokenizer = _loaded(work)
+        assert work.task is not None
+        try_model(model, [encode(tokenizer, one.text) for one in work.task.prompts[:2]])
+
+    work.group.from_main(look)
+    work.tried = True
+
+
 def _first_block(work: _Work, blocks: Blocks) -> None:
     """Draw one block, and refuse a server that has another model before it is asked for the rest.
     Doubts that do not refuse it are heard when all completions are there.
@@ -382,9 +419,14 @@ def _load(work: _Work) -> None:
         work.rollouts = work.given
     drawn = work.rollouts
     model, tokenizer = _loaded(work)
-    if set(drawn.table["engine"].to_pylist()) != {"transformers"}:
-        with _heard(work.doubts):
-            work.compared = check_same_law(model, drawn, tokenizer, work.show)
+    if not (work.tried or work.options.running.shard):
+        texts = list(dict.fromkeys(drawn.table["prompt"].to_pylist()))
+        try_model(model, [encode(tokenizer, text) for text in texts[:2]])
+    ours = set(drawn.table["engine"].to_pylist()) == {"transformers"}
+    with _heard(work.doubts):
+        work.compared = check_same_law(
+            model, drawn, tokenizer, work.show, most=_OWN if ours else MOST_TOKENS
+        )
     work.doubts += remarks_on_thoughts(drawn, work.settings["think"], judged=work.given is None)
     completions = Completions.from_rollouts(drawn, tokenizer)
     work.show.note(
@@ -397,6 +439,9 @@ def _load(work: _Work) -> None:
         model, completions, torch.as_tensor(drawn.rewards), group=work.group,
         token_budget=running.token_budget,
     )  # fmt: skip
+    work.show.note(f"rows: {work.passes.packing}")
+    if not work.passes.packing.packed:
+        work.doubts.append(f"Completions are scored {work.passes.packing}.")
 
 
 def _estimate(work: _Work) -> None:
@@ -464,9 +509,12 @@ def _write(work: _Work) -> Measurement:
         seconds=time.perf_counter() - work.begun,
         machine={
             "processes": work.group.size, "device": str(work.group.device),
-            "shard": work.options.running.shard,
+            "shard": work.options.running.shard, "rows": str(work.passes.packing),
         },
-    ) | {"next": asdict(advice(work.estimate, work.folder.path))}  # fmt: skip
+    ) | {
+        "packing": work.passes.packing.record(),
+        "next": asdict(advice(work.estimate, work.folder.path)),
+    }  # fmt: skip
     measured = Measurement(
         work.estimate, work.parts, work.step, work.rollouts, sentences, record, work.folder.path
     )

@@ -100,7 +100,7 @@ def _judge(log: Log, samples: list[Sample], task: Task | None, verifier: Verifie
 def _give_verdicts(
     log: Log, samples: list[Sample], prompts: list[Prompt], verify: Any, think: str | None
 ) -> None:
-    """The verdict on each; as in sampling, an answer that lacks its stop is none, and so is one that
+    """The verdict on each; as in sampling, an answer without its stop is none, nor is one that
     stands in thoughts.
     """
     rewards: Sequence[float] | np.ndarray

@@ -184,7 +184,8 @@ def _state_law(sample: Sample, stated: LogSettings) -> None:
         elif logged != value and not (name == "top_k" and max(logged, 0) == max(value, 0)):
             refuse(
                 sample.where,
-                f"{name} is {logged:g} in the log and {value:g} in --settings (settings=); keep one",
+                f"{name} is {logged:g} in the log and {value:g} in --settings (settings=); "
+                "keep one",
             )
     sample.bent = tuple(dict.fromkeys((*sample.bent, *stated.bent)))
     if sample.quantised is None:
