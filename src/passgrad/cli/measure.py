@@ -57,7 +57,16 @@ def measure(
     stop: Annotated[
         str | None,
         typer.Option(
-            help="For a file: what ends an answer.  [default: the model's end token]",
+            help="For a file: what ends an answer.  [default: the model's end tokens]",
+            rich_help_panel=_DRAWING,
+        ),
+    ] = None,
+    end_tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--end-token",
+            help="A token that ends a completion, such as '<|im_end|>'; may be repeated.  "
+            "[default: all that the model's files declare]",
             rich_help_panel=_DRAWING,
         ),
     ] = None,
@@ -78,6 +87,14 @@ def measure(
             rich_help_panel=_JUDGING,
         ),
     ] = "exact",
+    think: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the answer begins in a completion that thinks first, such as '</think>'; "
+            "what is behind it is judged, and a completion without it is wrong.",
+            rich_help_panel=_JUDGING,
+        ),
+    ] = None,
     verifier_seconds: Annotated[
         float,
         typer.Option(
@@ -208,21 +225,25 @@ def measure(
         Options,
         Running,
         Stepping,
+        check_no_step,
     )
 
+    if not step:
+        check_no_step(step_size, verify_step)
     asked = Options(
         Drawing(
             samples=samples, engine=engine, base_url=base_url, rollouts=rollouts, stop=stop,  # type: ignore[arg-type]
-            max_new_tokens=max_new_tokens, seed=seed,
+            end_tokens=end_tokens, max_new_tokens=max_new_tokens, seed=seed,
         ),
         Judging(
-            verifier=verifier, verifier_seconds=verifier_seconds, verifier_memory=verifier_memory
+            verifier=verifier, think=think, verifier_seconds=verifier_seconds,
+            verifier_memory=verifier_memory,
         ),
         Estimating(
             ks=orders(ks), reading=reading, estimator=estimator, level=level, parts=parts,  # type: ignore[arg-type]
             adam=adam,
         ),
-        Stepping(step_size=step_size, verify_step=verify_step) if step or verify_step else None,
+        Stepping(step_size=step_size, verify_step=verify_step) if step else None,
         Running(
             token_budget=token_budget, resume=resume, dtype=dtype, device=device, shard=shard,  # type: ignore[arg-type]
         ),

@@ -8,7 +8,7 @@ of ``measure`` and an option of ``passgrad measure``: ``measure(..., samples=32)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -47,7 +47,10 @@ class Drawing:
     rollouts: str | Path | None = None
     """Completions drawn elsewhere (:mod:`passgrad.rollouts.foreign_logs`), from this model."""
     stop: str | None = None
-    """What ends a completion, for a file and for prompts; None is the model's end token."""
+    """What ends a completion, for a file and for prompts; None is the model's end tokens."""
+    end_tokens: Sequence[str] | None = None
+    """The tokens that end a completion, in place of those that the model's files declare; each text
+    is one token."""
     max_new_tokens: int = 512
     """Where it is cut off otherwise, for a file and for prompts; one that lacks its ``stop`` is
     wrong."""
@@ -57,6 +60,10 @@ class Drawing:
     def __post_init__(self) -> None:
         _check_count("samples", self.samples)
         _check_count("max_new_tokens", self.max_new_tokens)
+        if isinstance(self.end_tokens, str):
+            object.__setattr__(self, "end_tokens", (self.end_tokens,))
+        if self.end_tokens and self.stop is not None:
+            raise UserError("stop and end_tokens are both given; an answer ends in one way")
         object.__setattr__(self, "engine", check_engine(self.engine, self.base_url))
 
 
@@ -69,12 +76,17 @@ class Judging:
 
     verifier: str | Callable[[str, str], Any] = "exact"
     """A name or a function, as for :class:`passgrad.tasks.verifiers.Verifier`."""
+    think: str | None = None
+    """Where the answer begins in a completion that thinks first, such as ``</think>``: what stands
+    behind its last occurrence is judged. A completion without it is wrong."""
     verifier_seconds: float = 5.0
     """What a verdict may take; a longer one counts as wrong, and is reported."""
     verifier_memory: int = 1024
     """MiB that a verifier may take; beyond it the verdict is wrong."""
 
     def __post_init__(self) -> None:
+        if self.think is not None and not self.think.strip():
+            raise UserError("think is empty; give the mark that ends thoughts, such as '</think>'")
         self.judge()
 
     def judge(self) -> Verifier:
@@ -201,12 +213,13 @@ class Options:
             own[_OWNER[name]][name] = value
         if isinstance(step, StepSize):
             step = Stepping(step_size=step)
-        wanted = bool(step) or own["step"].get("verify_step", False)
+        if not step:
+            check_no_step(**own["step"])
         return cls(
             _group("drawing", drawing, own),
             _group("judging", judging, own),
             _group("estimating", estimating, own),
-            _group("step", None if step is True or not step else step, own) if wanted else None,
+            _group("step", None if step is True else step, own) if step else None,
             _group("running", running, own),
         )
 
@@ -235,6 +248,19 @@ def _group(name: str, given: Any, flat: Mapping[str, Mapping[str, Any]]) -> Any:
             f"write {name}={kind.__name__}({keyword}=...)"
         )
     return given
+
+
+def check_no_step(step_size: StepSize | str = "points=1", verify_step: bool = False) -> None:
+    """Raise a :class:`UserError` for a step that is left out and described."""
+    described = (("verify_step", verify_step), ("step_size", step_size != "points=1"))
+    for name, is_given in described:
+        if is_given:
+            raise UserError(f"{both(name)} does not apply: --no-step (step=False) leaves it out")
+
+
+def both(name: str) -> str:
+    """An option as the command and as Python spell it."""
+    return f"--{name.replace('_', '-')} ({name}=)"
 
 
 def _unknown(name: str) -> str:

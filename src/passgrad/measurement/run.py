@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,20 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes, RemoteError, processes
 from passgrad.lm.distributed_passes import DistributedPasses
 from passgrad.lm.fsdp import ShardedPasses, load_sharded
-from passgrad.lm.models import is_adapter, load_model, load_tokenizer, resolve
+from passgrad.lm.models import (
+    adapter_doubts,
+    is_adapter,
+    load_model,
+    load_tokenizer,
+    model_ends,
+    resolve,
+)
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
+from passgrad.lm.tokens import decode, encode
+from passgrad.lm.trial import try_model
 from passgrad.measurement.advice import advice, chosen_order
+from passgrad.measurement.applicable import check_applicable
 from passgrad.measurement.drawing import Blocks
 from passgrad.measurement.estimate import ConflictEstimate, check_plan, estimate_conflict
 from passgrad.measurement.metric import PLAIN, Metric, read_adam_metric
@@ -41,7 +51,7 @@ from passgrad.measurement.parts import (
     Reading,
     estimate_parts,
 )
-from passgrad.measurement.prompts import GivenPrompts, as_task, digest
+from passgrad.measurement.prompts import GivenPrompts, as_asked, as_task, digest
 from passgrad.measurement.realised import NewSamples, TakenStep, verify_step
 from passgrad.measurement.record import record_of, remarks, write_tables
 from passgrad.measurement.second_order import ModelSteps
@@ -49,9 +59,11 @@ from passgrad.measurement.step import StepPrediction, StepSize, predict_step
 from passgrad.measurement.store import Folder, Kept, StoredPasses, explained
 from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
+from passgrad.rollouts.endings import past_a_turn, remarks_on_thoughts
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
 from passgrad.rollouts.foreign_rollouts import read_foreign
-from passgrad.rollouts.same_law import LawComparison, check_same_law
+from passgrad.rollouts.same_law import MOST_TOKENS, LawComparison, check_same_law
+from passgrad.rollouts.sampling import EngineWarning, end_tokens
 from passgrad.tasks.base import Task
 from passgrad.tasks.verifiers import Verifier
 
@@ -59,6 +71,10 @@ from passgrad.tasks.verifiers import Verifier
 _DRAWING = timedelta(days=7)
 # Of the prompts of a half, where there are enough of them.
 _FOLDS = 16
+# Tokens that are compared of completions that this process drew from this model.
+_OWN = 2048
+# Bytes of weights that are read once more for a trial before another engine draws.
+_LOADED_TWICE = 8 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +136,11 @@ def measure(
     chosen = Options.sort(options, drawing, judging, estimating, step, running)
     with processes(device=chosen.running.device) as group:
         work = _plan(model, prompts, Path(out), chosen, group)
+        remedy = f"lower --token-budget (token_budget=, now {chosen.running.token_budget})"
         if work.given is None:
+            with explained(work.folder.path, remedy):
+                _try(work)
             _draw(work)
-        remedy = f"lower token_budget (now {chosen.running.token_budget})"
         with explained(work.folder.path, remedy):
             for stage in (_load, _estimate, _split, _step):
                 stage(work)
@@ -151,6 +169,8 @@ class _Work:
     rollouts: Rollouts = field(init=False)
     incidents: list[dict[str, Any]] = field(default_factory=list)
     compared: LawComparison | None = None
+    tried: bool = False
+    """Whether the model has shown that it can be measured."""
     passes: CompletionPasses = field(init=False)
     estimate: ConflictEstimate = field(init=False)
     parts: PartsEstimate | None = None
@@ -166,12 +186,14 @@ def _plan(
 ) -> _Work:
     """Read what is given, refuse what cannot be measured, and claim the folder."""
     begun, doubts = time.perf_counter(), list[str]()
+    check_applicable(options, prompts)
     drawing, estimating = options.drawing, options.estimating
     show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
     group.from_main(lambda: resolve(model))  # fetched once
-    load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
+    tokenizer = load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
+    doubts += adapter_doubts(model)
     if options.step is not None and options.step.verify_step:
         _check_verification(prompts, drawing, group)
     if options.running.shard:
@@ -187,9 +209,14 @@ def _plan(
         len(source), n, orders, estimator=estimating.estimator, prompts=estimating.reading,
         level=estimating.level,
     )  # fmt: skip
-    settings = _settings(model, task, n, orders, options)
+    settings = _settings(model, prompts, task, n, orders, options)
+    settings["end_tokens"] = _ends(model, tokenizer, task if given is None else None, doubts)
     folder = Folder(out)
     group.from_main(lambda: folder.claim(settings, resume=options.running.resume))
+    if given is None and task is not None:
+        rendered = task
+        texts = group.from_main(lambda: as_asked(rendered, folder.asked).prompts)
+        task = replace(task, prompts=texts)
     show.advance()
     return _Work(
         model, task, options, group, show, folder, metrics, given, n, orders, settings, doubts,
@@ -201,13 +228,22 @@ def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: P
     if group.size > 1 or prompts is None:
         raise UserError(
             "a step is verified with prompts and in one process: give prompts, "
-            "and go on with resume without torchrun"
+            "and go on with --resume (resume=True) without torchrun"
         )
     if drawing.engine == "server":
         raise UserError(
             "a step cannot be verified with a server, which holds the weights before it; "
-            "leave --verify-step out, or take the engine vllm or transformers"
+            "leave --verify-step (verify_step=True) out, or take the engine vllm or transformers"
         )
+
+
+def _ends(model: str | Path, tokenizer: Any, task: Task | None, doubts: list[str]) -> list[str]:
+    """The tokens that end a completion, as text, and a doubt if there should be others."""
+    ends = declared = model_ends(model, tokenizer)
+    if task is not None:
+        ends = end_tokens(tokenizer, task, declared)
+        doubts += past_a_turn(tokenizer, task, ends)
+    return [decode(tokenizer, [token]) for token in ends]
 
 
 def _check_shard(model: str | Path, options: Options, group: Processes, doubts: list[str]) -> None:
@@ -234,15 +270,16 @@ def _check_shard(model: str | Path, options: Options, group: Processes, doubts: 
 
 
 def _settings(
-    model: str | Path, task: Task | None, num_samples: int, orders: Orders, options: Options
-) -> dict[str, Any]:
+    model: str | Path, prompts: GivenPrompts | None, task: Task | None, num_samples: int,
+    orders: Orders, options: Options,
+) -> dict[str, Any]:  # fmt: skip
     """All that the numbers depend on."""
     drawing, estimating = options.drawing, options.estimating
     path = None if drawing.rollouts is None else Path(drawing.rollouts)
     return {
         "model": str(model),
         "prompts": None if task is None else task.name,
-        "prompts_digest": None if task is None else digest(task),
+        "prompts_digest": None if task is None or prompts is None else digest(task, prompts, model),
         "rollouts": None if path is None else path.name,
         "rollouts_digest": None if path is None else _file_digest(path),
         "samples": num_samples,
@@ -253,6 +290,7 @@ def _settings(
         "estimator": estimating.estimator,
         "level": estimating.level,
         "seed": drawing.seed,
+        "think": options.judging.think if task is None else task.think,
         "dtype": options.running.dtype,
     }
 
@@ -274,7 +312,7 @@ def _heard(doubts: list[str], lead: str = "") -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        if issubclass(warning.category, SamplingLawWarning | RetokenisedWarning):
+        if issubclass(warning.category, SamplingLawWarning | RetokenisedWarning | EngineWarning):
             doubts.append(str(warning.message).removeprefix(lead))
         else:
             warnings.warn_explicit(
@@ -295,6 +333,26 @@ def _draw(work: _Work) -> None:
         _first_block(work, blocks)
     _draw_blocks(work, blocks, blocks.missing)
     work.rollouts, work.incidents = blocks.rollouts(), blocks.incidents()
+
+
+def _try(work: _Work) -> None:
+    """A few tokens of the prompts through all that is asked of the model, before hours of drawing.
+    A large model that another engine draws from is tried behind that, lest it is loaded twice.
+    """
+    if work.options.running.shard or work.folder.rollouts.is_dir():
+        return
+    place = Path(resolve(work.model))
+    size = sum(file.stat().st_size for file in place.glob("*.safetensors"))
+    if work.options.drawing.engine != "transformers" and size > _LOADED_TWICE:
+        return
+
+    def look() -> None:
+        model, tokenizer = _loaded(work)
+        assert work.task is not None
+        try_model(model, [encode(tokenizer, one.text) for one in work.task.prompts[:2]])
+
+    work.group.from_main(look)
+    work.tried = True
 
 
 def _first_block(work: _Work, blocks: Blocks) -> None:
@@ -320,13 +378,17 @@ def _draw_blocks(work: _Work, blocks: Blocks, wanted: Callable[[], list[int]]) -
     group = work.group
     with (
         group.together(limit=_DRAWING),
-        explained(work.folder.path, "lower max_new_tokens, or take another engine"),
+        explained(
+            work.folder.path,
+            "lower --max-new-tokens (max_new_tokens=), or take another --engine (engine=)",
+        ),
     ):
         missing = group.from_main(wanted)
         judge = blocks.task.verify
         # A function that cannot be imported is not found after an hour of drawing.
-        with judge if isinstance(judge, Verifier) else nullcontext():
+        with judge if isinstance(judge, Verifier) else nullcontext(), _heard(work.doubts):
             blocks.draw(group.share(missing), work.show)
+    work.doubts[:] = dict.fromkeys(work.doubts)
 
 
 def _loaded(work: _Work) -> tuple[Any, Any]:
@@ -349,9 +411,15 @@ def _load(work: _Work) -> None:
         work.rollouts = work.given
     drawn = work.rollouts
     model, tokenizer = _loaded(work)
-    if set(drawn.table["engine"].to_pylist()) != {"transformers"}:
-        with _heard(work.doubts):
-            work.compared = check_same_law(model, drawn, tokenizer, work.show)
+    if not (work.tried or work.options.running.shard):
+        texts = list(dict.fromkeys(drawn.table["prompt"].to_pylist()))
+        try_model(model, [encode(tokenizer, text) for text in texts[:2]])
+    ours = set(drawn.table["engine"].to_pylist()) == {"transformers"}
+    with _heard(work.doubts):
+        work.compared = check_same_law(
+            model, drawn, tokenizer, work.show, most=_OWN if ours else MOST_TOKENS
+        )
+    work.doubts += remarks_on_thoughts(drawn, work.settings["think"], judged=work.given is None)
     completions = Completions.from_rollouts(drawn, tokenizer)
     work.show.note(
         f"{len(completions.sequences)} distinct completions of {drawn.rewards.size}, "
@@ -363,6 +431,9 @@ def _load(work: _Work) -> None:
         model, completions, torch.as_tensor(drawn.rewards), group=work.group,
         token_budget=running.token_budget,
     )  # fmt: skip
+    work.show.note(f"rows: {work.passes.packing}")
+    if not work.passes.packing.packed:
+        work.doubts.append(f"Completions are scored {work.passes.packing}.")
 
 
 def _estimate(work: _Work) -> None:
@@ -430,9 +501,12 @@ def _write(work: _Work) -> Measurement:
         seconds=time.perf_counter() - work.begun,
         machine={
             "processes": work.group.size, "device": str(work.group.device),
-            "shard": work.options.running.shard,
+            "shard": work.options.running.shard, "rows": str(work.passes.packing),
         },
-    ) | {"next": asdict(advice(work.estimate, work.folder.path))}  # fmt: skip
+    ) | {
+        "packing": work.passes.packing.record(),
+        "next": asdict(advice(work.estimate, work.folder.path)),
+    }  # fmt: skip
     measured = Measurement(
         work.estimate, work.parts, work.step, work.rollouts, sentences, record, work.folder.path
     )

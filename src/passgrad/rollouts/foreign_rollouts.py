@@ -29,6 +29,7 @@ from passgrad.rollouts.foreign_logs import (
     read_rows,
 )  # fmt: skip
 from passgrad.tasks.base import Task
+from passgrad.tasks.thinking import answer_of
 from passgrad.tasks.verifiers import Verifier
 
 if TYPE_CHECKING:
@@ -168,7 +169,8 @@ def _judge(path: Path, samples: list[Sample], task: Task | None, lookup: Prompts
                     "cannot be judged; give the task that the samples were drawn for"
                 )
             prompts.append(known)
-        texts = [sample.completion or "" for sample in unjudged]
+        answers = [answer_of(x.completion or "", x.prompt, task.think) for x in unjudged]
+        texts = [answer or "" for answer in answers]
         if isinstance(task.verify, Verifier):
             rewards, incidents = task.verify.judge(texts, prompts)
             if incidents:
@@ -179,9 +181,9 @@ def _judge(path: Path, samples: list[Sample], task: Task | None, lookup: Prompts
                 )
         else:
             rewards = [float(task.verify(*pair)) for pair in zip(texts, prompts, strict=True)]
-        for sample, value in zip(unjudged, rewards, strict=True):
-            # As in passgrad.rollouts.sampling: an answer without its stop is none.
-            cut = sample.finish_reason == "length" and task.stop is not None
+        for sample, answer, value in zip(unjudged, answers, rewards, strict=True):
+            # As in passgrad.rollouts.sampling: no answer without its stop, and none in thoughts.
+            cut = answer is None or (sample.finish_reason == "length" and task.stop is not None)
             sample.reward = 0.0 if cut else float(value)
     for sample in samples:
         if sample.reward not in (0, 1):

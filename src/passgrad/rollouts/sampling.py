@@ -37,7 +37,7 @@ Engine = Literal["auto", "vllm", "transformers", "server"]
 
 
 class EngineWarning(UserWarning):
-    """Completions are drawn with another engine than the one that would be the faster."""
+    """vLLM failed, and the completions are drawn with transformers."""
 
 
 def sample(
@@ -186,9 +186,10 @@ def _draw(
             f"vLLM cannot draw here: {problem}; use engine='transformers' or 'auto'"
         ) from reason
     if engine == "auto":
-        warnings.warn(
-            f"drawing with transformers, which is slower: {problem}", EngineWarning, stacklevel=3
-        )
+        text = f"drawing with transformers, which is slower: {problem}"
+        if reason is not None:
+            progress.note(text)
+        warnings.warn(text, UserWarning if reason is None else EngineWarning, stacklevel=3)
     from passgrad.rollouts.transformers_engine import draw as draw_slowly
 
     return "transformers", draw_slowly(request, progress)

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
         enable_prefix_caching=True,
         disable_log_stats=True,
         trust_remote_code=False,
+        # Nothing of what the model folder says about sampling and end tokens.
+        generation_config="vllm",
         **({} if torch.cuda.is_available() else on_cpu),
     )
     # The engine is seeded, not the request: the CPU sampler refuses a request with a generator of
@@ -49,6 +52,11 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
         temperature=settings["temperature"],
         top_p=settings["top_p"],
         top_k=settings["top_k"],
+        min_p=0.0,
+        repetition_penalty=1.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        min_tokens=0,
         max_tokens=request["max_new_tokens"],
         stop_token_ids=request["ends"],
         ignore_eos=True,
@@ -77,6 +85,7 @@ def main(asked: Path, answered: Path) -> None:
         response = generate(json.loads(asked.read_text(encoding="utf-8")))
     # Whatever stops an engine: the caller names it and goes on with another.
     except Exception as error:
+        traceback.print_exc()
         reason = (str(error).strip().splitlines() or ["no message"])[-1]
         response = {"error": f"{type(error).__name__}: {reason[:200]}"}
     scratch = answered.with_suffix(".part")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from passgrad.errors import UserError
-from passgrad.tasks.answer_equality import equal, reference
-from passgrad.tasks.answer_forms import Equation, Number, read
-from passgrad.tasks.answer_text import answer_text
+from passgrad.tasks.answers.equality import equal, reference
+from passgrad.tasks.answers.forms import Equation, Number, read
+from passgrad.tasks.answers.text import answer_text
 from passgrad.tasks.base import Prompt, Task
 from passgrad.tasks.json_lines import json_lines
 

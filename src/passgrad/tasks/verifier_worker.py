@@ -60,7 +60,7 @@ def load(spec: str) -> Any:
 
 
 def _math() -> Any:
-    from passgrad.tasks.answer_equality import is_right
+    from passgrad.tasks.answers.equality import is_right
     from passgrad.tasks.judges import two
 
     # The time is kept by the parent, which kills; an alarm inside would only hide the incident.

@@ -10,20 +10,13 @@ with the judge's own message.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib
-import os
 import re
-import signal
-import subprocess
 import sys
 import threading
-import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +26,10 @@ from numpy.typing import NDArray
 from passgrad.errors import UserError
 from passgrad.tasks.base import Prompt
 from passgrad.tasks.judges import About
+from passgrad.tasks.verifier_process import FORMS, Pair, Verdict, Worker
 
-_WORKER = Path(__file__).with_name("verifier_worker.py")
 # Pairs sent at once: enough that no verdict waits for the pipe.
 _BATCH = 256
-# Loading a judge may import a large library from a cold disk.
-_START_SECONDS = 120
 _SHOWN = 80
 _WHOLE = re.compile(r"-?\d+\.0")
 
@@ -46,7 +37,6 @@ _WHOLE = re.compile(r"-?\d+\.0")
 VERSION = 1
 
 BUILT_IN = ("exact", "math", "gsm8k")
-_FORMS = "exact, math, gsm8k, gym:NAME, package.module:function and path/to/file.py:function"
 
 
 # What a reference is written as to be right by itself, for the verifiers that read it.
@@ -56,19 +46,6 @@ _NEVER = tuple(
     f"the verifier raised {name}"
     for name in ("NameError", "ImportError", "ModuleNotFoundError", "NotImplementedError")
 )
-
-#: a completion, its reference, and what a judge may ask for beside them
-Pair = tuple[str, Any, About]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """``reward`` in {0, 1}; ``reason`` says why there was no ordinary verdict, and is else
-    empty.
-    """
-
-    reward: float
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,8 +72,8 @@ class Verifier:
     ``exact``: equal after white space at both ends is removed (so unlike
     :func:`passgrad.tasks.base.exact_match`, which compares every character), or equal numbers
     where the answer is a whole number written as a decimal, as 42.0. ``math``: the answer in the
-    last box, or else the last expression (:mod:`passgrad.tasks.answer_text`), equals the reference
-    as a person would say (:mod:`passgrad.tasks.answer_equality`). ``gsm8k``: the number behind
+    last box, or else the last expression (:mod:`passgrad.tasks.answers.text`), equals the reference
+    as a person would say (:mod:`passgrad.tasks.answers.equality`). ``gsm8k``: the number behind
     ``####``. ``gym:NAME``: the score of the reasoning-gym data set NAME is 1; the
     answer is what stands between the last ``<answer>`` tags, or else the whole completion.
     ``package.module:function`` and ``path/to/file.py:function``: a function of (completion,
@@ -135,7 +112,7 @@ class Verifier:
         #: of the calls as ``Task.verify``, which return no more than a bool
         self.incidents: list[Incident] = []
         self._lock = threading.RLock()
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
 
     def __call__(self, completion: str, prompt: Prompt) -> bool:
         """Whether one completion of a prompt is a success: ``Task.verify``."""
@@ -249,7 +226,7 @@ class Verifier:
         """
         with self._lock:
             if self.spec != "exact" and self._worker is None:
-                self._worker = _Worker(self)
+                self._worker = Worker(self.spec, self.seconds, self.memory_mib)
         return self
 
     def close(self) -> None:
@@ -284,91 +261,6 @@ class Verifier:
         return results
 
 
-class _Worker:
-    """One process, and the two pipes to it. It is thrown away when it is no longer ``sound``."""
-
-    def __init__(self, verifier: Verifier) -> None:
-        self.seconds = verifier.seconds
-        self.memory = verifier.memory_mib
-        self.sound = True
-        theirs_in, ours_out = os.pipe()
-        ours_in, theirs_out = os.pipe()
-        self.requests = Connection(ours_out, readable=False)
-        self.verdicts = Connection(ours_in, writable=False)
-        try:
-            process = subprocess.Popen(
-                # -P: the worker's own folder has modules whose names are common.
-                [sys.executable, "-P", str(_WORKER), str(theirs_in), str(theirs_out)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs_in, theirs_out),
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                start_new_session=True,  # what the judge starts is killed with it
-            )
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
-        self.stop = weakref.finalize(self, _stop, process, self.requests, self.verdicts)
-        try:
-            # The name is imported as the caller would import it.
-            path = [entry or os.getcwd() for entry in sys.path]
-            if os.getcwd() not in path:
-                path.append(os.getcwd())
-            self.requests.send((path, verifier.spec, self.seconds, self.memory))
-            problem = self.verdicts.recv() if self.verdicts.poll(_START_SECONDS) else _LATE
-        except (EOFError, OSError):
-            problem = ("the process", "ended while it was loaded")
-        if problem is not None:
-            self.stop()
-            raise UserError(
-                f"the verifier {verifier.spec!r} cannot be loaded: {': '.join(problem)}; "
-                f"the forms are {_FORMS}"
-            )
-
-    def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
-        """Verdicts of the first pairs, up to and including one that this process did not
-        survive.
-        """
-        results: list[Verdict] = []
-        try:
-            self.requests.send(pairs)
-            while len(results) < len(pairs):
-                began = time.monotonic()
-                if not self.verdicts.poll(self.seconds):
-                    self.sound = False
-                    taken = time.monotonic() - began
-                    results.append(
-                        Verdict(0.0, f"no verdict in {taken:.1f} seconds; the verifier was killed")
-                    )
-                    break
-                results.append(Verdict(*self.verdicts.recv()))
-                if "MemoryError" in results[-1].reason:
-                    self.sound = False  # what it still holds would be taken from the next
-                    break
-        except (EOFError, OSError):
-            self.sound = False
-            results.append(
-                Verdict(
-                    0.0,
-                    f"the verifier's process died (memory limit {self.memory} MiB, or a crash)",
-                )
-            )
-        return results
-
-
-_LATE = ("no answer", f"loading took more than {_START_SECONDS} seconds")
-
-
-def _stop(process: subprocess.Popen[bytes], *pipes: Connection) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        # The group is the process's own since start_new_session, and not yet reaped.
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for pipe in pipes:
-        pipe.close()
-
-
 def _exactly(given: str, answer: str) -> bool:
     """The same text, or the same whole number: an integer column with a gap is read as floats."""
     given, answer = given.strip(), answer.strip()
@@ -401,7 +293,7 @@ def _checked(spec: str) -> str:
         return spec
     home, colon, name = spec.rpartition(":")
     if not colon or not home or not name:
-        raise UserError(f"unknown verifier {spec!r}{_nearest(spec)}; the forms are {_FORMS}")
+        raise UserError(f"unknown verifier {spec!r}{_nearest(spec)}; the forms are {FORMS}")
     if home == "gym":
         check_gym_name(name)
     elif home.endswith(".py"):
@@ -409,7 +301,7 @@ def _checked(spec: str) -> str:
             raise UserError(f"{home}: no such file; the verifier {spec!r} names a function in it")
         spec = f"{Path(home).resolve()}:{name}"
     elif not all(part.isidentifier() for part in [*home.split("."), *name.split(".")]):
-        raise UserError(f"unknown verifier {spec!r}; the forms are {_FORMS}")
+        raise UserError(f"unknown verifier {spec!r}; the forms are {FORMS}")
     return spec
 
 

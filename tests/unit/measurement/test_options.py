@@ -90,7 +90,6 @@ def test_groups_and_names_of_other_groups_go_together():
         (Stepping(verify_step=True), {}, Stepping(verify_step=True)),
         (True, {"step_size": StepSize(3)}, Stepping(step_size=StepSize(3))),
         # It cannot be taken without being predicted.
-        (False, {"verify_step": True}, Stepping(verify_step=True)),
     ],
 )
 def test_a_step_is_a_group_a_size_or_a_yes_or_no(step, flat, expected):

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from passgrad.errors import UserError
-from passgrad.tasks.answer_forms import Number, read
-from passgrad.tasks.answer_text import answer_text
+from passgrad.tasks.answers.forms import Number, read
+from passgrad.tasks.answers.text import answer_text
 from passgrad.tasks.base import Prompt
 from passgrad.tasks.verifiers import Verifier
 

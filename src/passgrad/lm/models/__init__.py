@@ -16,13 +16,21 @@ from passgrad.lm.models.embedded import (
     is_fetched,
 )
 from passgrad.lm.models.ends import closing_token, loaded_ends, model_ends
-from passgrad.lm.models.folders import base_of, has_tokenizer, is_adapter, resolve, weights_sha256
+from passgrad.lm.models.folders import (
+    adapter_doubts,
+    base_of,
+    has_tokenizer,
+    is_adapter,
+    resolve,
+    weights_sha256,
+)
 from passgrad.lm.models.loading import load_model, load_tokenizer, save_merged, save_model
 
 __all__ = [
     "CACHE_VARIABLE",
     "MODELS",
     "EmbeddedModel",
+    "adapter_doubts",
     "base_of",
     "cache_dir",
     "check",

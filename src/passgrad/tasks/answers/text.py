@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from passgrad.tasks.answers.units import unit_of
+
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")
 _THINKING = re.compile(r"</think(?:ing)?>")
 _SPAN = re.compile(
@@ -225,6 +227,4 @@ def _matched(run: str) -> str:
 def _following(tail: str, place: int) -> str:
     """The unit behind a plain number, if what follows is one word."""
     word = re.compile(r"\s?[a-zA-Z]+(?:\^\{?\d\}?|[²³])?(?:/[a-zA-Z]+)?").match(tail, place)
-    from passgrad.tasks.answer_units import unit_of
-
     return word.group() if word and unit_of(word.group()) else ""

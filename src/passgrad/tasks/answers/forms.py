@@ -9,30 +9,15 @@ unit. A comma with no more than two or with four digits behind it separates: ``1
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
-from passgrad.tasks.answer_units import CURRENCIES, unit_of
+from passgrad.tasks.answers.tidy import CLOSE, OPEN, tidy
+from passgrad.tasks.answers.units import CURRENCIES, unit_of
 
 # Beyond these a number is compared as text: its value would take seconds to compute.
 _LONGEST, _LARGEST_POWER = 1000, 5000
-# Around what stood in \text{...}.
-_OPEN, _CLOSE = "\ue000", "\ue001"
 
-_SIGNS = {
-    "−": "-", "﹣": "-", "‐": "-", "‑": "-", "–": "-", "×": r"\times ", "÷": "/", "∕": "/",
-    "⁄": "/", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": "*", "≤": r"\le ",
-    "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∞": r"\infty ", "π": r"\pi ",
-    "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "°": r"^\circ ",
-    "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
-    "✓": "", r"\checkmark": "", r"\blacksquare": "", r"\varnothing": r"\emptyset ",
-    "ℝ": r"\mathbb{R} ", "ℤ": r"\mathbb{Z} ", "…": r"\ldots ", "′": "'", "’": "'",
-}  # fmt: skip
-_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
-_SPACES = re.compile(r"\\[,;: >]|\\q?quad\b|~|[\s\u200b\u2060\ufeff]+")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname)\s*\{")
-_FUNCTIONS = r"sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|max|min|gcd|lcm"
 _INTEGER = r"[1-9]\d{0,2}(?:,\d{3})+(?!\d)|[1-9]\d{0,2}(?: \d{3})+(?!\d)|\d+"
 _DECIMAL = (
     rf"(?:[1-9]\d{{0,2}}(?:\.\d{{3}})+,\d+|[1-9]\d{{0,2}}(?:\.\d{{3}}){{2,}}(?![\d.])"
@@ -50,16 +35,14 @@ _NUMBER = re.compile(
     rf"(?:[eE](?P<exponent>[+-]?\d+)| ?(?:\\times|\\cdot|\*|x) ?{_POWER})?(?![eE][+-]?\d)"
     r")"
 )
-_FRACTIONS = re.compile(r"(\d?)\s?([¼-¾⅐-⅞])")
 CLOCK = re.compile(r"\d{1,4}(?: ?: ?\d{1,4})+(?: ?[ap]\.?m\.?)?", re.IGNORECASE)
 DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}")
 _AMOUNT = re.compile(
-    rf"([^{_OPEN}]*[\w)}}\]!']) ?"
-    rf"((?:{_OPEN}[^{_CLOSE}]+{_CLOSE}|(?<= )[a-zA-Z/ ]{{2,}})(?: ?\^\{{?\d\}}?)?)"
+    rf"([^{OPEN}]*[\w)}}\]!']) ?"
+    rf"((?:{OPEN}[^{CLOSE}]+{CLOSE}|(?<= )[a-zA-Z/ ]{{2,}})(?: ?\^\{{?\d\}}?)?)"
 )
 _LARGE = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
-_NAME = re.compile(r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_\{?\w+\}?)?(?: ?\([a-zA-Z]\))?'*")
 
 
 @dataclass(frozen=True)
@@ -115,66 +98,18 @@ def read(text: str) -> Reading | None:
     return _read(tidy(text))
 
 
-def tidy(text: str) -> str:
-    r"""One way of writing: no marks, plain spaces and digits, ``\frac`` for all fractions."""
-    text = _FRACTIONS.sub(_vulgar, text)
-    text = re.sub(
-        "[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda found: f"^{{{found.group().translate(_RAISED)}}}", text
-    )
-    for sign, latex in _SIGNS.items():
-        text = text.replace(sign, latex)
-    text = re.sub(r"√\s*(\d+(?:\.\d+)?|[a-zA-Z]|\([^()]*\))", r"\\sqrt{\1}", text)
-    text = unicodedata.normalize("NFKC", text)
-    text = "".join(
-        str(unicodedata.decimal(sign)) if sign > "\x7f" and sign.isdecimal() else sign
-        for sign in text
-    )
-    text = text.replace(r"\!", "").replace("{,}", ",").replace(r"\displaystyle", "")
-    text = _SPACES.sub(" ", text).strip()
-    text = re.sub(r"\\(?:left|right|big|Big|bigg|Bigg)(?![a-zA-Z])\s*\.?", "", text)
-    text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
-    text = re.sub(r"\\(?:boxed|fbox)(?![a-zA-Z])", "", text)
-    text = re.sub(r"\\([{}])", lambda found: {"{": "\ue002", "}": "\ue003"}[found.group(1)], text)
-    text = _TEXT.sub(_OPEN + "{", text)
-    for _ in range(4):
-        text = re.sub(rf"{_OPEN}\{{([^{{}}]*)\}}", rf"{_OPEN}\1{_CLOSE}", text)
-    text = text.replace("\ue002", r"\{").replace("\ue003", r"\}")
-    text = re.sub(r"^[*_`\"“”]+|[*_`\"“”]+$", "", text).strip()
-    inner = re.fullmatch(r"\$\$?(?!\d+(?:[.,]\d+)*$)(.*?)(?<!\\)\$\$?", text)
-    text = inner.group(1).strip() if inner else text
-    text = text.replace(r"\$", "$" if re.match(r"[+-]? ?\\\$", text) else "")
-    lead = re.match(r"([+-]? ?)\$(?= ?\d|\.\d)", text)
-    text = (lead.group() if lead else "") + text[lead.end() if lead else 0 :].replace("$", "")
-    text = re.sub(r"\\[()\[\]]", "", text).replace(r"\%", "%")
-    text = re.sub(r"\s?\b(?:percent|per cent|pct)\b", "%", text)
-    text = re.sub(r"(?<![\\a-zA-Z])sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
-    text = re.sub(rf"(?<![\\a-zA-Z])({_FUNCTIONS})(?=[ (\d\\])", r"\\\1", text)
-    text = re.sub(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi", text)
-    text = re.sub(r"^([+-]?) ?(?:inf|infinity)$", r"\1\\infty", text, flags=re.IGNORECASE)
-    text = text.strip()
-    if not re.search(r"(?:\.\.\.|[ap]\.m\.)$", text):
-        text = text.rstrip(".,;: ")
-    return text.strip()
-
-
 def choice_of(text: str) -> str:
     """The letter of a choice such as "B", "(B)", "B." or "B) Paris"; empty for another text."""
     found = re.match(
         r"(?:option|choice|answer)? ?\(?([a-z])\)?(?:$|[.):,]|(?<=\)) )",
-        text.replace(_OPEN, "").replace(_CLOSE, ""), re.IGNORECASE,
+        text.replace(OPEN, "").replace(CLOSE, ""), re.IGNORECASE,
     )  # fmt: skip
     return found.group(1).lower() if found else ""
 
 
-def _vulgar(found: re.Match[str]) -> str:
-    whole, sign = found.groups()
-    over, _, under = unicodedata.normalize("NFKC", sign).partition("⁄")
-    return rf"{whole}\frac{{{over}}}{{{under}}}"
-
-
 def _read(text: str) -> Reading | None:
     text = text.strip()
-    bare = text.replace(_OPEN, "").replace(_CLOSE, "").strip()
+    bare = text.replace(OPEN, "").replace(CLOSE, "").strip()
     if not bare:
         return None
     if len(bare) > _LONGEST:
@@ -205,7 +140,7 @@ def _single(text: str, bare: str) -> Reading | None:
     if (
         amount
         and not _LETTERS.search(re.sub(r"\\[a-zA-Z]+", " ", amount[1]))
-        and unit_of(amount[2].replace(_OPEN, "").replace(_CLOSE, ""))
+        and unit_of(amount[2].replace(OPEN, "").replace(CLOSE, ""))
     ):
         return _read(amount[1])
     stripped = re.sub(r"\\[a-zA-Z]+", " ", bare)
@@ -218,7 +153,7 @@ def _single(text: str, bare: str) -> Reading | None:
 
 
 def _folded(text: str) -> str:
-    bare = text.replace(_OPEN, "").replace(_CLOSE, "")
+    bare = text.replace(OPEN, "").replace(CLOSE, "")
     return " ".join(re.sub(r"[\"“”*`]", "", bare).split()).casefold().strip(" .,;:'")
 
 
@@ -248,7 +183,7 @@ def _pieces(text: str, pattern: re.Pattern[str]) -> list[str]:
 
 _THOUSANDS = re.compile(r"(?<![\d,.])([1-9]\d{0,2})((?:,\d{3})+)(?![\d,]\d|\d)")
 _SEPARATOR = re.compile(
-    rf",|;|{_OPEN} ?(?:,? ?and|,? ?or) ?{_CLOSE}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])"
+    rf",|;|{OPEN} ?(?:,? ?and|,? ?or) ?{CLOSE}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])"
 )
 _UNION = re.compile(r"\\cup(?![a-z])")
 
@@ -262,7 +197,7 @@ def _list(text: str) -> Reading | None:
             if mark == "" and any(isinstance(item, Words) and " " in item.text for item in items):
                 continue  # a sentence with a comma
             return Many(mark, items)
-    bare = text.replace(_OPEN, "").replace(_CLOSE, "").strip()
+    bare = text.replace(OPEN, "").replace(CLOSE, "").strip()
     for left, right in ((r"\{", r"\}"), ("{", "}"), ("(", ")"), ("[", "]"), ("(", "]"), ("[", ")")):
         inner = bare[len(left) : len(bare) - len(right)]
         if not (bare.startswith(left) and bare.endswith(right)) or not _balanced(inner):
@@ -308,9 +243,9 @@ def _number(text: str) -> Number | None:
     if found is None or (bracketed and "," in text):
         return None
     rest = (bracketed.group(1) if bracketed else text)[found.end() :]
-    scale = re.match(rf" ?{_OPEN}? ?({'|'.join(_LARGE)})\b", rest)
+    scale = re.match(rf" ?{OPEN}? ?({'|'.join(_LARGE)})\b", rest)
     if scale:
-        rest = rest[scale.end() :].removeprefix(_CLOSE)
+        rest = rest[scale.end() :].removeprefix(CLOSE)
     percent = re.match(r" ?%", rest)
     rest = rest[percent.end() :] if percent else rest
     unit = _unit(rest)
@@ -328,13 +263,13 @@ def _number(text: str) -> Number | None:
 
 def _unit(rest: str) -> str | None:
     """The unit that a rest names, empty for one that is not known; None if it is no unit."""
-    bare = rest.replace(_OPEN, "").replace(_CLOSE, "")
+    bare = rest.replace(OPEN, "").replace(CLOSE, "")
     if not bare.strip():
         return ""
     known = unit_of(bare)
-    if known and (len(bare.strip()) > 1 or rest[:1] in (" ", _OPEN, "°")):
+    if known and (len(bare.strip()) > 1 or rest[:1] in (" ", OPEN, "°")):
         return known
-    marked = rest.strip().startswith(_OPEN)
+    marked = rest.strip().startswith(OPEN)
     plain = re.fullmatch(r" ?[^\W\d_]{2,}[^\d=<>,;:\\+*]*(?:\^\{?\d\}?)?", bare)
     joined = re.search(r"\b(?:and|or)\b", bare)
     if (plain or (marked and re.fullmatch(r"[^\d=<>,;\\]*(?:\^\{?\d\}?)?", bare))) and not joined:

@@ -14,7 +14,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from passgrad.tasks.answer_forms import (
+from passgrad.tasks.answers.forms import (
     CLOCK,
     DATE,
     Equation,
@@ -25,9 +25,9 @@ from passgrad.tasks.answer_forms import (
     Words,
     choice_of,
     read,
-    tidy,
 )
-from passgrad.tasks.answer_text import answer_text, boxed
+from passgrad.tasks.answers.text import answer_text, boxed
+from passgrad.tasks.answers.tidy import tidy
 
 _SIGNIFICANT = 6
 # Digits to which constants that are no fractions have to agree.
