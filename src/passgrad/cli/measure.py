@@ -193,8 +193,8 @@ def measure(
     parts: Annotated[
         bool,
         typer.Option(
-            help="Split the product by layer and group, at the k where it is most negative; about "
-            "four more passes.",
+            help="Split the product by layer and group, at the k where it is most negative; one "
+            "more pass.",
             rich_help_panel=_ESTIMATING,
         ),
     ] = True,

@@ -124,8 +124,8 @@ class Estimating:
     level: float = 0.95
     """Confidence of the intervals and of the band."""
     parts: bool = True
-    """Whether the product is split by layer and group, at the order with the most negative one;
-    about four more passes."""
+    """Whether the product is split by layer and group, at the order with the most negative one; one
+    more pass."""
     adam: str | Path | None = None
     """A safetensors file with Adam's second moments
     (:func:`passgrad.measurement.metric.read_adam_metric`): the parts in its metric too."""

@@ -44,9 +44,15 @@ from passgrad.measurement.options import (
     Running,
     Stepping,
 )
-from passgrad.measurement.parts import ModelParts, PartsEstimate, estimate_parts
+from passgrad.measurement.parts import (
+    Folding,
+    ModelParts,
+    PartsEstimate,
+    Reading,
+    estimate_parts,
+)
 from passgrad.measurement.prompts import GivenPrompts, as_asked, as_task, digest
-from passgrad.measurement.realised import TakenStep, verify_step
+from passgrad.measurement.realised import NewSamples, TakenStep, verify_step
 from passgrad.measurement.record import record_of, remarks, write_tables
 from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepPrediction, StepSize, predict_step
@@ -464,9 +470,9 @@ def _split(work: _Work) -> None:
     prompts = work.passes.completions.shape[0] // (1 if estimating.reading == "fixed" else 2)
     work.parts = estimate_parts(
         ModelParts(work.passes), chosen_order(work.estimate), estimator=estimating.estimator,
-        prompts=estimating.reading, level=estimating.level, seed=work.options.drawing.seed,
-        folds=max(2, min(_FOLDS, prompts // 2)), metrics=work.metrics,
-        kept=Kept(work.folder.parts, work.group), progress=work.show,
+        reading=Reading(estimating.reading, estimating.level, max(1, len(work.orders) - 1)),
+        folding=Folding(max(2, min(_FOLDS, prompts // 2)), seed=work.options.drawing.seed),
+        metrics=work.metrics, kept=Kept(work.folder.parts, work.group), progress=work.show,
     )  # fmt: skip
 
 
@@ -494,8 +500,8 @@ def _step(work: _Work) -> None:
     if stepping.verify_step and work.task:
         drawing = work.options.drawing
         realised = verify_step(
-            prediction, steps, work.model, work.task, work.folder.path, num_samples=n,
-            engine=drawing.engine, law=Sampling(seed=drawing.seed), progress=work.show,
+            prediction, steps, work.model, work.task, work.folder.path,
+            samples=NewSamples(n, drawing.engine, Sampling(seed=drawing.seed)), progress=work.show,
         )  # fmt: skip
         work.step = TakenStep(prediction, realised)
 

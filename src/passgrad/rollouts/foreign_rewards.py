@@ -92,8 +92,8 @@ def _judge(log: Log, samples: list[Sample], task: Task | None, verifier: Verifie
             refuse(
                 sample.where,
                 f"the reward is {sample.reward!r}, and pass@k needs 0 or 1; say by "
-                "--threshold (threshold=) from which value on it is right, or name another column by "
-                "--reward (reward=)",
+                "--threshold (threshold=) from which value on it is right, or name another column "
+                "by --reward (reward=)",
             )
 
 
