@@ -6,6 +6,8 @@ One module a command, or a family of them; this one puts them together and turns
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -62,6 +64,29 @@ def _options(
     pass
 
 
+# How to go on with what was stopped.
+_AFTER_A_STOP = {
+    "measure": "; what is done is kept: call it again with --resume",
+    "sweep": "; runs that are done are kept: call it again",
+    "book": "; chapters that are done are kept: call it again",
+    "reproduce": "; commands that are done are kept: call it again",
+}
+_REMEDIES = {
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "free some space on that disk",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+def _in_a_line(error: OSError) -> str:
+    """The path, the reason and what to do."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    if error.filename is None:
+        return f"{reason} ({type(error).__name__})"
+    remedy = _REMEDIES.get(error.errno or 0, "name another path, or give yourself access to it")
+    return f"{os.fsdecode(error.filename)}: {reason}; {remedy}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``passgrad``: one line and status 1 for a user's error, status 2 for a wrong
     call.
@@ -90,6 +115,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             typer.echo(f"passgrad: {message}", err=True)
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo("passgrad: stopped", err=True)
+        given = sys.argv[1:] if arguments is None else arguments
+        after = next((_AFTER_A_STOP[word] for word in given if word in _AFTER_A_STOP), "")
+        typer.echo(f"passgrad: stopped{after}", err=True)
         sys.exit(130)
+    except BrokenPipeError:  # who reads has closed, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        typer.echo(f"passgrad: {_in_a_line(error)}", err=True)
+        sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from passgrad.errors import UserError
 from passgrad.lm.central import Displacement, relative_change, search
-from passgrad.lm.directional import plain_attention
+from passgrad.lm.directional import no_forward_mode, plain_operations
 from passgrad.lm.logprobs import packed_logprobs
 from passgrad.lm.passes import CompletionPasses
 
@@ -60,14 +60,14 @@ class Curvatures:
 
 def curvatures(
     passes: CompletionPasses,
-    vector: Tensor,
+    vector: Any,
     slopes: Tensor,
     where: Tensor | None = None,
     method: CurvatureMethod = "auto",
 ) -> Curvatures:
     """The second derivative of each log-probability along the vector.
 
-    :param vector: v, (d,), as of :meth:`CompletionPasses.gradient`.
+    :param vector: v, as of :meth:`CompletionPasses.gradient`.
     :param slopes: (M, n), the first derivatives along it, as of
         :meth:`CompletionPasses.directional`: they set the scale of a step.
     :param where: (M, n) bool; the other completions are nan.
@@ -81,20 +81,17 @@ def curvatures(
     if method not in get_args(CurvatureMethod):
         known = ", ".join(get_args(CurvatureMethod))
         raise UserError(f"unknown method {method!r}; the methods are {known}")
-    if tuple(vector.shape) != (passes.layout.num_parameters,) or not torch.isfinite(vector).all():
-        raise UserError(
-            f"the vector must have {passes.layout.num_parameters} finite entries, one a parameter"
-        )
+    passes.directions(vector)  # raises if it is none of this model
     if not passes.completions.chosen(where):
         return Curvatures(torch.full(passes.completions.shape, torch.nan).double(), "forward", 0, 0)
-    if method == "central":
+    if method == "central" or (method == "auto" and not passes.nested_forward_mode):
         return _central(passes, vector, slopes, where)
     try:
         exact = Curvatures(_forward(passes, vector, where), "forward", 0.0, 0.0)
     except (NotImplementedError, RuntimeError) as error:
-        # What an operation without a forward derivative raises; a lack of memory is no reason.
-        if method == "forward" or isinstance(error, torch.OutOfMemoryError):
+        if method == "forward":
             raise
+        no_forward_mode(passes.model, error)
         return _central(passes, vector, slopes, where)
     if method == "auto" and passes.layout.dtype.itemsize >= 4:
         pilot = _pilot(passes, where, _CHECKED)
@@ -110,7 +107,7 @@ def _forward(passes: CompletionPasses, vector: Tensor, where: Tensor | None) -> 
     named = {name: one.detach() for name, one in layout.parameters(model).items()}
     v = {name: one.to(named[name]) for name, one in layout.views(vector.detach()).items()}
     bends = torch.full((len(passes.completions.sequences),), torch.nan, dtype=torch.float64)
-    with torch.no_grad(), plain_attention(model), _Composed():
+    with torch.no_grad(), plain_operations(model), _Composed():
         for row in passes.rows(passes.completions.chosen(where)):
             function = partial(packed_logprobs, model, row)
 
@@ -168,15 +165,14 @@ def _pilot(passes: CompletionPasses, where: Tensor | None, num_tokens: int) -> T
 
 
 def _central(
-    passes: CompletionPasses, vector: Tensor, slopes: Tensor, where: Tensor | None
+    passes: CompletionPasses, vector: Any, slopes: Tensor, where: Tensor | None
 ) -> Curvatures:
     every = torch.ones(passes.completions.shape, dtype=torch.bool) if where is None else where
     size = float(slopes[every].square().mean().sqrt())
     if not size > 0:
         return Curvatures(torch.where(every, 0.0, torch.nan).double(), "central", 0.0, 0.0)
     pilot = _pilot(passes, every, _PILOT)
-    views = passes.layout.views(vector.detach().to(passes.model.device))
-    with Displacement(passes.layout.parameters(passes.model), views) as moved:
+    with Displacement(passes.moved(), passes.directions(vector)) as moved:
 
         def at(step: float, some: Tensor) -> Tensor:
             moved.to(step)

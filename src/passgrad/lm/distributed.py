@@ -208,7 +208,9 @@ class Processes:
         else:
             who = "another process" if self.size > 2 else f"process {1 - self.rank} of {self.size}"
         what = f"did not answer for {waited.total_seconds():g} s" if waited else "has ended"
-        made = UserError(f"{who} {what}: see what it said last, then start all again with resume")
+        made = UserError(
+            f"{who} {what}: see what it said last, then start all again with --resume (resume=True)"
+        )
         if found:
             self._tell(made)
         return made
@@ -239,16 +241,17 @@ def processes(limit: timedelta = LIMIT, device: str | None = None) -> Iterator[P
     one ends the ``with`` block of all.
 
     :param device: Where they compute: "cuda", a GPU for each, which is the default where there are
-        some, or "cpu".
+        some, "cpu", or "cuda:1", say, for one process alone.
     :raises UserError: If the environment of torchrun is incomplete, the others are not found within
-        ``limit``, or there are fewer GPUs than processes.
+        ``limit``, there are fewer GPUs than processes, or there is no such device.
     """
     several = int(os.environ.get("WORLD_SIZE") or 1) > 1
-    if not dist.is_available() or not (several or dist.is_initialized()):
-        yield Processes(limit=limit)
+    together = dist.is_available() and (several or dist.is_initialized())
+    place = _device(device, together)
+    if not together:
+        yield Processes(limit=limit, device=place)
         return
     begun = not dist.is_initialized()
-    place = _device(device)
     store = _join(place, limit) if begun else None
     made = Processes(
         rank=dist.get_rank(), size=dist.get_world_size(), device=place, limit=limit,
@@ -274,17 +277,45 @@ def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
     return made
 
 
-def _device(kind: str | None) -> torch.device:
-    if kind == "cpu" or (kind is None and not torch.cuda.is_available()):
+def check_device(name: str | None) -> None:
+    """Whether a device can be meant, on whatever machine: "cpu", "cuda", "cuda:N" or None.
+
+    :raises UserError: For any other.
+    """
+    if name is None or re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        return
+    why = "computes nothing in float64" if name == "mps" else "is no device that is known here"
+    raise UserError(f"device {name!r} {why}: give cpu, cuda or cuda:N")
+
+
+def _device(name: str | None, several: bool) -> torch.device:
+    check_device(name)
+    if name == "cpu" or (name is None and not torch.cuda.is_available()):
         return torch.device("cpu")
-    number = int(os.environ.get("LOCAL_RANK") or 0)
-    if number >= torch.cuda.device_count():
+    kind, _, number = (name or "cuda").partition(":")
+    count = torch.cuda.device_count()
+    if not several:
+        if int(number or 0) >= count:
+            raise UserError(f"device {name!r}, and {count} GPUs are seen here: {_other(count)}")
+        return torch.device(kind, int(number or 0))
+    if number:
         raise UserError(
-            f"{torch.cuda.device_count()} GPUs for local rank {number}: "
-            "lower --nproc_per_node to the number of GPUs"
+            f"device {name!r} with several processes, which take a GPU each: give cuda, and name "
+            "the GPUs in CUDA_VISIBLE_DEVICES"
         )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    place = int(os.environ.get("LOCAL_RANK") or 0)
+    if place >= count:
+        raise UserError(
+            f"{count} GPUs for local rank {place}: lower --nproc_per_node to the number of GPUs, "
+            "or give the device cpu"
+        )
+    torch.cuda.set_device(place)
+    return torch.device("cuda", place)
+
+
+def _other(count: int) -> str:
+    """What device to give instead of one that is not there."""
+    return "give cpu" if not count else f"give cpu, or cuda:0 to cuda:{count - 1}"
 
 
 #: counts the groups that this process has joined, alike in all processes of a launcher

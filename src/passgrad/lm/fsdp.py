@@ -6,28 +6,34 @@ likewise, and no process has more of it than its share. The derivatives along on
 differences: each process moves its share of the parameters by the same step along its share of the
 vector, and what it takes beyond forward passes is the length of the vector, a sum over processes.
 
-Attention to packed rows (:mod:`passgrad.lm.attention`) is the same as in one process. Forward mode
-and :func:`torch.func.functional_call` are not to be had: layers gather their weights in hooks that
-know nothing of either.
+In bfloat16 differences drown in rounding. There the derivatives are those of forward mode: when a
+unit has gathered its weights it gathers the vector too, and the two together are the dual numbers
+that its forward pass computes with. A gradient is added up in float32, row by row.
+
+Attention to packed rows (:mod:`passgrad.lm.attention`) is the same as in one process.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
 from passgrad.errors import UserError
 from passgrad.lm.central import Differences
 from passgrad.lm.completions import Completions
+from passgrad.lm.directional import plain_operations
 from passgrad.lm.distributed import Processes
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, packed_logprobs
-from passgrad.lm.passes import CompletionPasses
+from passgrad.lm.packing import Packs
+from passgrad.lm.passes import CompletionPasses, squares
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -117,13 +123,15 @@ def load_sharded(
 class ShardedPasses(CompletionPasses):
     """:class:`CompletionPasses` of a model that :func:`shard` has spread over the processes.
 
-    A gradient is a :class:`ShardedVector`, in float32 at least, and derivatives along one are
-    central differences. Every process computes some of the packed rows; all take the same number of
-    forward passes, since a layer is gathered from all of them, and one that has no row left repeats
-    one for nothing.
+    A gradient is a :class:`ShardedVector`, in float32 at least. Derivatives along one are central
+    differences in float32, and those of forward mode in less. Every process computes some of the
+    packed rows; all take the same number of passes, since a layer is gathered from all of them, and
+    one that has no row left repeats one for nothing.
 
-    :raises UserError: As :class:`CompletionPasses`, and for parameters in less than float32.
+    :raises UserError: As :class:`CompletionPasses`.
     """
+
+    nested_forward_mode = False
 
     def __init__(
         self,
@@ -134,15 +142,9 @@ class ShardedPasses(CompletionPasses):
         *,
         group: Processes,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
-        packed: bool = True,
+        packed: Packs = "auto",
     ) -> None:
         self.group = group
-        coarse = {str(p.dtype) for p in model.parameters() if p.dtype.itemsize < 4}
-        if coarse:
-            raise UserError(
-                f"central differences cannot move weights in {', '.join(sorted(coarse))}: "
-                "load the sharded model in float32"
-            )
         if not any(p.requires_grad for p in model.parameters()):
             # Gathered parameters are made with the first forward pass, and stay as they are then.
             model.requires_grad_(True)
@@ -157,6 +159,10 @@ class ShardedPasses(CompletionPasses):
         if not weights.isfinite().all():
             raise UserError("a coefficient is not finite; give (M, n) numbers")
         named = self._sharded()
+        total = {
+            name: torch.zeros_like(share, dtype=torch.promote_types(share.dtype, torch.float32))
+            for name, share in self.moved().items()
+        }
         # What a caller has there stays.
         before = {name: parameter.grad for name, parameter in named.items()}
         for parameter in named.values():
@@ -167,30 +173,37 @@ class ShardedPasses(CompletionPasses):
                 own = weights[list(row.members)].to(values.device)
                 # Gradients are averaged over the processes. A row that is repeated counts nothing.
                 (self.group.size * counts * (own @ values)).backward()
-        parts = {}
+                for name, parameter in named.items():
+                    if parameter.grad is not None:
+                        total[name] += _local(parameter.grad)
+                        parameter.grad = None
         for name, parameter in named.items():
-            grad, parameter.grad = parameter.grad, before[name]
-            parts[name] = torch.zeros_like(_local(parameter)) if grad is None else _local(grad)
-        return ShardedVector(parts, self.group)
+            parameter.grad = before[name]
+        return ShardedVector(total, self.group)
 
-    def _named(self, vector: Any) -> dict[str, Tensor]:
+    def directions(self, vector: Any) -> dict[str, Tensor]:
         if not isinstance(vector, ShardedVector):
             raise UserError("a sharded model takes sharded vectors, as its gradient is one")
-        mine = {name: share.shape for name, share in self._moved().items()}
+        mine = {name: share.shape for name, share in self.moved().items()}
         if {name: part.shape for name, part in vector.parts.items()} != mine:
             raise UserError("the vector is not one of this model's parameters, or shared otherwise")
         return vector.parts
 
     def _prefers_central(self) -> bool:
-        return True
+        return self._dtype.itemsize >= 4
 
     def _forward(self, directions: Mapping[str, Tensor], members: Sequence[int]) -> Tensor:
-        if not members:
-            return self._placed([], torch.empty(0))
-        raise UserError(
-            "a sharded model has derivatives by central differences only, and along this vector "
-            "they do not settle: use method='central', or a model that fits one device"
-        )
+        held = torch.zeros(len(self.completions.sequences), dtype=torch.float64)
+        _reshard(self.model)
+        with (
+            self.group.in_step(), torch.no_grad(), plain_operations(self.model), dual_level(),
+            _duals(self.model, self._sharded(), directions),
+        ):  # fmt: skip
+            for row, counts in self._turns(members):
+                slopes = unpack_dual(packed_logprobs(self.model, row)).tangent
+                if counts and slopes is not None:
+                    held[list(row.members)] = slopes.cpu().double()
+        return self._placed(members, self.group.add(held)[list(members)])
 
     def _scores(self, members: Sequence[int]) -> Tensor:
         held = torch.zeros(len(self.completions.sequences), dtype=torch.float64)
@@ -210,7 +223,7 @@ class ShardedPasses(CompletionPasses):
         finally:
             _reshard(self.model)
 
-    def _moved(self) -> dict[str, Tensor]:
+    def moved(self) -> dict[str, Tensor]:
         return {name: _local(parameter) for name, parameter in self._sharded().items()}
 
     def _sharded(self) -> dict[str, nn.Parameter]:
@@ -220,8 +233,7 @@ class ShardedPasses(CompletionPasses):
 
     def _length(self, shares: Mapping[str, Tensor]) -> float:
         """The length of a vector from the shares of all processes."""
-        here = sum(float(torch.linalg.vector_norm(one)) ** 2 for one in shares.values())
-        return math.sqrt(float(self.group.add(torch.tensor(here, dtype=torch.float64))))
+        return math.sqrt(float(self.group.add(torch.tensor(squares(shares), dtype=torch.float64))))
 
     def _turns(self, members: Sequence[int]) -> list[tuple[Packed, bool]]:
         """The rows of this process, as many as every other has, and whether they count.
@@ -232,6 +244,67 @@ class ShardedPasses(CompletionPasses):
         size, rank = self.group.size, self.group.rank
         turns = range(0, len(rows), size)
         return [(rows[min(i + rank, len(rows) - 1)], i + rank < len(rows)) for i in turns]
+
+
+@contextmanager
+def _duals(
+    model: nn.Module, named: Mapping[str, nn.Parameter], directions: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Within it, each unit of the model computes with dual numbers of its weights along the vector:
+    it gathers the vector as it gathers the weights, and drops both.
+    """
+    along = {id(named[name]): _like(named[name], share) for name, share in directions.items()}
+    handles = []
+    for unit, modules in _units(model):
+        places = tuple(
+            (module, name, along[id(parameter)])
+            for module in modules
+            for name, parameter in module._parameters.items()
+            if id(parameter) in along
+        )
+
+        # Runs behind the hook that gathers the weights. What drops them puts the shares back.
+        def enter(module: nn.Module, inputs: Any, places: Any = places) -> None:
+            made: dict[int, Tensor] = {}
+            for owner, name, share in places:
+                weight = owner._parameters[name]
+                if id(share) not in made:
+                    tangent = share.to(weight.dtype).full_tensor()
+                    made[id(share)] = make_dual(weight.detach(), tangent)
+                owner._parameters[name] = made[id(share)]
+
+        handles.append(unit.register_forward_pre_hook(enter))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        _reshard(model)
+
+
+def _units(model: nn.Module) -> Iterator[tuple[Any, list[nn.Module]]]:
+    """Each unit with the modules whose parameters it gathers."""
+    from torch.distributed.fsdp import FSDPModule
+
+    units = {name: one for name, one in model.named_modules() if isinstance(one, FSDPModule)}
+    held: dict[str, list[nn.Module]] = {name: [] for name in units}
+    for name, module in model.named_modules():
+        parts = name.split(".") if name else []
+        above = (".".join(parts[:n]) for n in range(len(parts), -1, -1))
+        held[next(place for place in above if place in units)].append(module)
+    return ((units[name], modules) for name, modules in held.items())
+
+
+def _like(parameter: nn.Parameter, share: Tensor) -> Any:
+    """The tensor of the parameter's shape of which this is the share of this process."""
+    from torch.distributed.tensor import DTensor
+
+    if not isinstance(parameter, DTensor):
+        raise UserError("a parameter is not spread over the processes: spread the whole model")
+    return DTensor.from_local(
+        share, parameter.device_mesh, parameter.placements,
+        shape=parameter.shape, stride=parameter.stride(), run_check=False,
+    )  # fmt: skip
 
 
 def _reshard(model: nn.Module) -> None:

@@ -74,6 +74,8 @@ class Request:
     ``model``: a local folder or a hub name. ``prompts``: token ids. ``ends``: the tokens that end a
     completion. ``max_new_tokens``: where it is cut off otherwise. ``base_url``: of the server, for
     the engine that asks one; ``name``: what the caller calls the model, and a server may too.
+    ``dtype``: in which the model is computed, as torch names it; ``device``: where transformers
+    computes.
     """
 
     model: str
@@ -84,6 +86,8 @@ class Request:
     settings: Sampling = Sampling()
     base_url: str | None = None
     name: str = ""
+    dtype: str = "float32"
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,13 +31,49 @@ class TokenizedPrompt:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of ``text`` as the start of a sequence: begin token where the tokenizer has one, no
-    end token.
+    """Token ids of ``text`` as the start of a sequence: what the tokenizer puts in front of one
+    (mostly a begin token), once, and nothing that it puts behind.
+
+    A text that was rendered from a chat template may have its begin token already.
     """
     ids = list(tokenizer(text)["input_ids"])
+    bare = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    for place in range(len(ids) - len(bare) + 1 if bare else 0):
+        if ids[place : place + len(bare)] == bare:
+            front = ids[:place]
+            while front and bare[: len(front)] == front:
+                bare = bare[len(front) :]
+            return front + bare
+    # An empty text, or one that reads otherwise between marks.
     if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token or "\0"):
         ids.pop()
     return ids
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of token ids. Ids that the tokenizer does not have are nothing: a model's embedding
+    is often longer, and such a row may be drawn.
+    """
+    try:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=False))
+    except (IndexError, KeyError, TypeError, OverflowError):  # of tokenizers that mind
+        has = set(tokenizer.get_vocab().values())
+        return str(tokenizer.decode([one for one in ids if one in has], skip_special_tokens=False))
+
+
+def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """The one token that this text is.
+
+    :raises UserError: If it is none or several.
+    """
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    if len(ids) != 1:
+        named = sorted(tokenizer.get_added_vocab(), key=lambda one: one != tokenizer.eos_token)
+        raise UserError(
+            f"the end token {text!r} is {len(ids)} tokens for this model; give one of a single "
+            f"token{', such as ' + ', '.join(named[:4]) if named else ''}"
+        )
+    return int(ids[0])
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase, stop: str) -> tuple[int, ...]:

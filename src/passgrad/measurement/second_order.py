@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ from passgrad.errors import UserError
 from passgrad.estimators import Estimator
 from passgrad.estimators.counts import decisive_share
 from passgrad.lm.curvature import CurvatureMethod, curvatures
+from passgrad.lm.distributed import Processes
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement.crossfit import order_advantages
 from passgrad.measurement.samples import Along
@@ -118,13 +120,15 @@ class ModelSteps(StoredPasses):
         passes: CompletionPasses,
         folder: Path | None = None,
         progress: Progress | None = None,
+        group: Processes | None = None,
+        *,
         method: CurvatureMethod = "auto",
     ) -> None:
-        super().__init__(passes, folder, progress)
+        super().__init__(passes, folder, progress, group)
         self.method = method
 
-    def vector(self, coefficients: Tensor) -> Tensor:
-        """v, (d,): one backward pass."""
+    def vector(self, coefficients: Tensor) -> Any:
+        """v, as the passes have vectors: one backward pass."""
         return self.passes.gradient(coefficients)
 
     def along(self, coefficients: Tensor, where: Tensor) -> Along:
@@ -139,18 +143,12 @@ class ModelSteps(StoredPasses):
             return found.values.nan_to_num(nan=0.0)
 
         def lengths() -> Tensor:
-            return torch.stack([_length(v()), _length(self.passes.layout.flatten(model))])
+            return torch.tensor(self.passes.lengths(v()), dtype=torch.float64)
 
-        model, key = self.passes.model, (coefficients.double(), where)
+        key = (coefficients.double(), where)
         slope = self.kept.tensor("directional", *key, compute=slopes)
         self.progress.advance()
         bend = self.kept.tensor("curvatures", *key, compute=bends)
         size = self.kept.tensor("step-lengths", *key, compute=lengths)
         self.progress.advance()
         return Along(slope, bend, size[0], size[1])
-
-
-def _length(vector: Tensor) -> Tensor:
-    """In float64, in pieces."""
-    squares = [piece.double().square().sum().cpu() for piece in vector.split(1 << 22)]
-    return torch.stack(squares).sum().sqrt()

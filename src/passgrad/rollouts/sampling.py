@@ -11,6 +11,7 @@ import platform
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -19,11 +20,12 @@ import pyarrow as pa
 import torch
 
 from passgrad.errors import UserError
-from passgrad.lm.models import is_adapter, load_tokenizer, resolve, save_merged
+from passgrad.lm.models import is_adapter, load_tokenizer, model_ends, resolve, save_merged
 from passgrad.lm.rollouts import SCHEMA, Completion, Request, Rollouts, Sampling
-from passgrad.lm.tokens import check_stops, encode, stop_ids
+from passgrad.lm.tokens import check_stops, decode, encode, single_token, stop_ids
 from passgrad.progress import Progress, Silent
 from passgrad.tasks.base import Task
+from passgrad.tasks.thinking import answer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 VLLM_MISSING = "vLLM is not installed"
 
 Engine = Literal["auto", "vllm", "transformers", "server"]
+
+
+class EngineWarning(UserWarning):
+    """vLLM failed, and the completions are drawn with transformers."""
 
 
 def sample(
@@ -43,11 +49,12 @@ def sample(
     base_url: str | None = None,
     settings: Sampling | None = None,
     progress: Progress | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
 ) -> Rollouts:
     """``num_samples`` independent completions of every prompt of a task, each with its reward.
 
-    :param model: An embedded name, a local folder or a hub name; weights are used in float32 on a
-        CPU.
+    :param model: An embedded name, a local folder or a hub name.
     :param engine: "auto" takes vLLM where it runs, and otherwise transformers, with a warning that
         says why; with a ``base_url`` it is "server".
     :param base_url: The address of an OpenAI-compatible vLLM server that serves this model
@@ -55,6 +62,8 @@ def sample(
     :param settings: The sampling law; by default the policy itself.
     :param progress: Told of one stage, in completions. vLLM, in a process of its own, speaks when
         it has drawn all.
+    :param dtype: "float32" or "bfloat16", of weights and arithmetic; a server has its own.
+    :param device: Where transformers computes; vLLM takes a GPU where there is one.
     :raises UserError: For num_samples < 1, an unknown engine, a stop that is not one token, or
         ``engine="vllm"`` where vLLM cannot run, and for a server that cannot draw.
     """
@@ -64,17 +73,11 @@ def sample(
         raise UserError(f"the task {task.name} has no prompts; give at least one")
     place = resolve(model)
     tokenizer = load_tokenizer(place)
-    prompts = tuple(tuple(encode(tokenizer, prompt.text)) for prompt in task.prompts)
-    for prompt, ids in zip(task.prompts, prompts, strict=True):
-        if not ids:
-            raise UserError(
-                f"prompt {prompt.id!r} is empty; "
-                "a language model needs at least one token to start from"
-            )
-    ends = end_tokens(tokenizer, task)
+    prompts = prompt_tokens(tokenizer, task)
+    ends = end_tokens(tokenizer, task, model_ends(place, tokenizer))
     request = Request(
         place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(),
-        base_url, str(model),
+        base_url, str(model), dtype, device,
     )  # fmt: skip
     progress = progress or Silent()
     progress.stage("drawing completions", len(prompts) * num_samples)
@@ -96,14 +99,40 @@ def vllm_problem() -> str | None:
     return None
 
 
-def end_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> tuple[int, ...]:
-    """The tokens that end a completion of the task. UserError for a stop that is not one token."""
-    if task.stop is None:
-        if tokenizer.eos_token_id is None:
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, task: Task) -> tuple[tuple[int, ...], ...]:
+    """The token ids of each prompt. UserError for one that has none."""
+    prompts = tuple(tuple(encode(tokenizer, prompt.text)) for prompt in task.prompts)
+    for prompt, ids in zip(task.prompts, prompts, strict=True):
+        if not ids:
             raise UserError(
-                f"the task {task.name} has no stop and the model no end token; set Task.stop"
+                f"prompt {prompt.id!r} is empty; "
+                "a language model needs at least one token to start from"
             )
-        return (tokenizer.eos_token_id,)
+    return prompts
+
+
+def end_tokens(
+    tokenizer: PreTrainedTokenizerBase, task: Task, declared: Sequence[int]
+) -> tuple[int, ...]:
+    """The tokens that end a completion of the task: its stop, its ``end_tokens``, or else those
+    that the model's files declare (:func:`passgrad.lm.models.model_ends`).
+
+    :raises UserError: For a stop or an end token that is not one token, both of them, or none of
+        the three.
+    """
+    if task.stop is None:
+        ends = tuple(single_token(tokenizer, text) for text in task.end_tokens) or tuple(declared)
+        if not ends:
+            raise UserError(
+                f"the task {task.name} has no stop and the model no end token; name one by "
+                "--end-token or --stop (end_tokens= or stop=)"
+            )
+        return ends
+    if task.end_tokens:
+        raise UserError(
+            f"the task {task.name} ends a completion at its stop {task.stop!r}; leave end tokens "
+            "out, or the stop"
+        )
     stop = stop_ids(tokenizer, task.stop)
     if len(stop) != 1:
         raise UserError(
@@ -141,20 +170,26 @@ def _draw(
 
         return "server", draw_there(request, progress)
     problem = vllm_problem() if engine != "transformers" else "transformers was asked for"
+    reason: Exception | None = None
     if problem is None:
         from passgrad.rollouts.vllm_engine import EngineError
 
         try:
             drawn = _by_vllm(request)
         except EngineError as error:
-            problem = str(error)
+            problem, reason = str(error), error
         else:
             progress.advance(len(request.prompts) * request.num_samples)
             return "vllm", drawn
     if engine == "vllm":
-        raise UserError(f"vLLM cannot draw here: {problem}; use engine='transformers' or 'auto'")
+        raise UserError(
+            f"vLLM cannot draw here: {problem}; use engine='transformers' or 'auto'"
+        ) from reason
     if engine == "auto":
-        warnings.warn(f"drawing with transformers, which is slower: {problem}", stacklevel=3)
+        text = f"drawing with transformers, which is slower: {problem}"
+        if reason is not None:
+            progress.note(text)
+        warnings.warn(text, UserWarning if reason is None else EngineWarning, stacklevel=3)
     from passgrad.rollouts.transformers_engine import draw as draw_slowly
 
     return "transformers", draw_slowly(request, progress)
@@ -192,11 +227,12 @@ def judged(
             if ids not in verdicts:
                 # Many completions of a short answer are the same: each is judged once.
                 ended = bool(ids) and ids[-1] in request.ends
-                text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+                text = decode(tokenizer, ids[:-1] if ended else ids)
+                answer = answer_of(text, prompt.text, task.think)
                 # A completion that ran into the length limit never gave its answer the stop that
-                # makes it one.
-                done = ended or task.stop is None
-                verdicts[ids] = (text, float(done and task.verify(text, prompt)))
+                # makes it one; one that was thinking until then has no answer.
+                done = answer is not None and (ended or task.stop is None)
+                verdicts[ids] = (text, float(done and task.verify(answer or "", prompt)))
             text, reward = verdicts[ids]
             rows.append(
                 {

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
+from passgrad.lm.models import loaded_ends
 from passgrad.lm.rollouts import Completion, Request, Rollouts, Sampling
-from passgrad.lm.tokens import encode
-from passgrad.rollouts.sampling import end_tokens, judged
+from passgrad.rollouts.sampling import end_tokens, judged, prompt_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,8 +51,8 @@ def sample_laws(
             raise UserError(f"num_samples is {number}; draw at least one completion a prompt")
         if law.top_k:
             raise UserError(f"top_k is {law.top_k}; the engine {NAME!r} draws with top_k = 0")
-    ends = end_tokens(tokenizer, task)
-    prompts = tuple(tuple(encode(tokenizer, one.text)) for one in task.prompts)
+    ends = end_tokens(tokenizer, task, loaded_ends(model, tokenizer))
+    prompts = prompt_tokens(tokenizer, task)
     generators = [torch.Generator().manual_seed(law.seed) for _, law in laws]
     shared = _shared(prompts)
     context = _read(model, prompts[0][:shared], None) if shared else None

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,18 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
 
     settings, prompts = request["settings"], request["prompts"]
     longest = max(map(len, prompts)) + request["max_new_tokens"]
-    # float32 on a CPU: it is what the gradients are taken in, so what is sampled is what is
-    # differentiated.
-    on_cpu = {"dtype": "float32", "block_size": CPU_BLOCK, "enforce_eager": True}
+    on_cpu = {"block_size": CPU_BLOCK, "enforce_eager": True}
     engine = LLM(
         model=request["model"],
+        # That of the gradients, so that what is sampled is what is differentiated.
+        dtype=request["dtype"],
         seed=settings["seed"],
         max_model_len=longest + 1,
         enable_prefix_caching=True,
         disable_log_stats=True,
         trust_remote_code=False,
+        # Nothing of what the model folder says about sampling and end tokens.
+        generation_config="vllm",
         **({} if torch.cuda.is_available() else on_cpu),
     )
     # The engine is seeded, not the request: the CPU sampler refuses a request with a generator of
@@ -49,6 +52,11 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
         temperature=settings["temperature"],
         top_p=settings["top_p"],
         top_k=settings["top_k"],
+        min_p=0.0,
+        repetition_penalty=1.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        min_tokens=0,
         max_tokens=request["max_new_tokens"],
         stop_token_ids=request["ends"],
         ignore_eos=True,
@@ -77,6 +85,7 @@ def main(asked: Path, answered: Path) -> None:
         response = generate(json.loads(asked.read_text(encoding="utf-8")))
     # Whatever stops an engine: the caller names it and goes on with another.
     except Exception as error:
+        traceback.print_exc()
         reason = (str(error).strip().splitlines() or ["no message"])[-1]
         response = {"error": f"{type(error).__name__}: {reason[:200]}"}
     scratch = answered.with_suffix(".part")

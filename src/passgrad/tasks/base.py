@@ -33,7 +33,9 @@ class Task:
     """Prompts with one verifier and the point at which a completion ends.
 
     ``verify(completion, prompt)`` says whether a completion (text before the stop) is a success.
-    ``stop`` ends a completion and is itself sampled; without it the model's end token does.
+    ``stop`` ends a completion and is itself sampled; without it the model's end tokens do, or these
+    ``end_tokens``. Behind ``think``, if it is given, the answer begins: that alone is judged
+    (:mod:`passgrad.tasks.thinking`).
     """
 
     name: str
@@ -41,6 +43,8 @@ class Task:
     verify: Callable[[str, Prompt], bool]
     stop: str | None
     max_new_tokens: int
+    end_tokens: tuple[str, ...] = ()
+    think: str | None = None
 
 
 def as_prompts(prompts: Iterable[Prompt | Sequence[str]]) -> tuple[Prompt, ...]:

@@ -240,6 +240,7 @@ def spread(group):
         ("float64", "float64", {}),
         ("float32", "float32", {"tied": False}),
         ("gpt2", "float64", {"architecture": "gpt2"}),
+        ("bfloat16", "bfloat16", {}),
     ):
         alone = CompletionPasses(tiny(dtype, **options), completions, rewards, token_budget=64)
         model = tiny(dtype, **options)
@@ -278,7 +279,8 @@ def spread(group):
         unit = fsdp.ShardedVector({n: scale * p for n, p in gradient.parts.items()}, group)
         along = ours.directional(unit)
         found[name] = {
-            "held": fsdp.parameter_bytes(model) / (alone.layout.num_parameters * v.itemsize),
+            "held": fsdp.parameter_bytes(model)
+            / (alone.layout.num_parameters * alone.layout.dtype.itemsize),
             "vector": sum(p.numel() for p in gradient.parts.values()) / len(v),
             "gradient": off(flat(gradient), share(expected)),
             "one": off(flat(ours.gradient(one)), share(alone.gradient(one))),
@@ -289,6 +291,10 @@ def spread(group):
             "where": off(
                 ours.directional(unit, where=where), alone.directional(v, "forward", where)
             ),
+            "forward": off(ours.directional(unit, "forward"), alone.directional(v, "forward")),
+            "lengths": off(
+                torch.tensor(ours.lengths(gradient)), torch.tensor(alone.lengths(expected))
+            ),
             "error": ours.last_error,
             "restored": all(
                 torch.equal(a, fsdp._local(b))
@@ -297,7 +303,6 @@ def spread(group):
             "estimate": off(estimate(ours, group.rank), estimate(alone, group.rank)),
             "kinds": sorted({str(p.dtype) for p in gradient.parts.values()}),
         }
-    found["forward"] = caught(lambda: ours.directional(unit, "forward"))
     found["flat"] = caught(lambda: ours.directional(v))
     saved = tiny("float32")
     if group.is_main:

@@ -229,8 +229,21 @@ def test_the_base_of_an_adapter(folders, monkeypatch, tmp_path):
     def say(name):
         path.write_text(json.dumps({**settings, "base_model_name_or_path": name}))
 
+    # The adapter's own folder counts before the one where this process runs.
+    (tmp_path / "elsewhere" / "base").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere" / "here")
     say("../base")
     assert load_tokenizer(place).encode("1")
+    (tmp_path / "elsewhere" / "here" / "copy").symlink_to(tmp_path / "base")
+    say("copy")
+    assert base_of(place) == "copy"
+    say("../gone")
+    with pytest.raises(UserError, match=r"stands on \.\./gone, .* nor \.\./gone; correct"):
+        base_of(place)
+    say(str(place))
+    with pytest.raises(UserError, match="stands on another adapter"):
+        base_of(place)
     say("smollm2-135m")
     assert base_of(place) == "smollm2-135m"
     say(None)
@@ -253,7 +266,7 @@ def test_weights_that_are_pickled_missing_or_of_another_model(folders, tiny_mode
     with pytest.raises(UserError, match="missing adapter keys"):
         load_model(place)
     weights.write_bytes(kept[:100])
-    with pytest.raises(UserError, match="cannot load the adapter"):
+    with pytest.raises(UserError, match="no whole safetensors file"):
         load_model(place)
     save_model(
         tiny_model(dtype="float32", intermediate_size=64, hidden_size=16), tiny_tokenizer, base
@@ -272,7 +285,7 @@ def test_parts_of_an_adapter(case):
     """
     from passgrad.lm.groups import parts_of
     from passgrad.lm.head import tied_output
-    from passgrad.measurement.parts import ModelParts, estimate_parts
+    from passgrad.measurement.parts import Folding, ModelParts, estimate_parts
 
     _, passes, _ = case
     parts = parts_of(passes.layout, tied_output=tied_output(passes.model))
@@ -285,7 +298,7 @@ def test_parts_of_an_adapter(case):
     more = Completions.from_tokens(PROMPTS * 2, [[*some, some[0]] for some in DRAWN * 2])
     rewards = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 0]]).repeat(2, 1)
     samples = ModelParts(CompletionPasses(case[0], more, rewards))
-    found = estimate_parts(samples, 2, folds=2)
+    found = estimate_parts(samples, 2, folding=Folding(2))
     inner = found.inner_product[0, 0]
     assert inner[0] != 0
     assert inner[1:3].sum() == pytest.approx(inner[0], rel=1e-10)

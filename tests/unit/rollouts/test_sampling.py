@@ -1,10 +1,12 @@
 """Completions from both engines: one kind of table, one law."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import torch
@@ -276,7 +278,7 @@ def test_auto_falls_back_and_says_why(small, monkeypatch):
     ],
 )
 def test_a_worker_that_dies_is_replaced(small, monkeypatch, returncode, response, reason):
-    def run(command, **options):
+    def run(command, output):
         if response:
             with open(command[-1], "w") as file:
                 json.dump(response, file)
@@ -291,6 +293,74 @@ def test_a_worker_that_dies_is_replaced(small, monkeypatch, returncode, response
     assert set(drawn.table["engine"].to_pylist()) == {"transformers"}
     with pytest.raises(UserError, match=f"vLLM cannot draw here: {reason}"):
         sample(small, tiny_task(), num_samples=2, engine="vllm")
+
+
+#: the end of what vLLM says when its engine's own process fails
+SAID = """\
+(EngineCore pid=7) ERROR 11-30 15:31:02 [core.py:1140] Traceback (most recent call last):
+(EngineCore pid=7) ERROR 11-30 15:31:02 [core.py:1140]     raise ValueError(
+(EngineCore pid=7) ERROR 11-30 15:31:02 [core.py:1140] ValueError: No memory for the cache blocks.
+Traceback (most recent call last):
+  File "worker.py", line 1, in main
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+NO_CAUSE = "RuntimeError: Engine core initialization failed. See root cause above."
+
+
+@pytest.mark.parametrize("answer", [{"error": NO_CAUSE}, None])
+def test_the_reason_of_the_engines_own_process_is_kept_and_named(
+    small, tmp_path, monkeypatch, answer
+):
+    def run(command, output):
+        output.write_text(SAID)
+        if answer:
+            pathlib.Path(command[-1]).write_text(json.dumps(answer))
+        return 1
+
+    monkeypatch.setattr(sampling, "vllm_problem", lambda: None)
+    monkeypatch.setattr(vllm_engine, "_run", run)
+    kept = tmp_path / "folder" / "said.log"
+    request = Request(str(small), ((1,),), 1, (4,), 2)
+    with (
+        vllm_engine.output_kept_in(kept),
+        pytest.raises(
+            EngineError, match=rf"^ValueError: No memory for the cache blocks \(all .* in {kept}\)$"
+        ),
+    ):
+        vllm_engine.draw(request)
+    assert kept.read_text() == SAID
+    with pytest.raises(EngineError, match="^ValueError: No memory for the cache blocks$"):
+        vllm_engine.draw(request)
+
+
+def test_what_a_worker_says_is_caught(processes, tmp_path):
+    code = "import sys; print('one'); print('two', file=sys.stderr)"
+    assert vllm_engine._run([sys.executable, "-c", code], tmp_path / "said") == 0
+    assert sorted((tmp_path / "said").read_text().split()) == ["one", "two"]
+
+
+def test_vllm_is_told_every_part_of_the_law(monkeypatch):
+    """And to leave the model folder's own alone."""
+    told = {}
+
+    class LLM:
+        def __init__(self, **options):
+            told.update(options)
+
+        def generate(self, prompts, law, use_tqdm):
+            told.update(vars(law))
+            return []
+
+    module = types.ModuleType("vllm")
+    module.LLM, module.SamplingParams = LLM, types.SimpleNamespace
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    request = Request("m", ((1, 2),), 3, (4, 5), 6, Sampling(temperature=0.5, top_p=0.9, top_k=7))
+    vllm_worker.generate(dataclasses.asdict(request))
+    assert told["generation_config"] == "vllm"
+    assert (told["temperature"], told["top_p"], told["top_k"]) == (0.5, 0.9, 7)
+    assert (told["min_p"], told["repetition_penalty"], told["min_tokens"]) == (0, 1, 0)
+    assert told["stop_token_ids"] == (4, 5)
+    assert told["ignore_eos"]
 
 
 #: a worker that starts a process of its own, as vLLM does, and says who that is
@@ -427,6 +497,7 @@ def test_a_model_without_any_end_is_refused(tiny_model, make_tokenizer, tmp_path
     tokenizer = make_tokenizer("ab=\n")
     model = tiny_model(tokenizer=tokenizer, dtype="float32")
     tokenizer.eos_token = None
+    model.config.eos_token_id = model.generation_config.eos_token_id = None
     place = save_model(model, tokenizer, tmp_path / "model")
     with pytest.raises(UserError, match="has no stop and the model no end token"):
         sample(place, tiny_task(stop=None), num_samples=1, engine="transformers")
