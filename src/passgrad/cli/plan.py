@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from passgrad.cli.measure import orders
+from passgrad.errors import UserError
 from passgrad.orders import Orders
 
 
@@ -30,8 +31,8 @@ def plan(
     effect: Annotated[
         float | None,
         typer.Option(
-            help="Conflict to be seen: -<grad J_k, grad J_1> as a share of ||grad J_1||^2.  "
-            "[default: what the pilot found]"
+            help="Conflict to be seen: -<grad J_k, grad J_1> as a share of ||grad J_1||^2; of a "
+            "log, the change of pass@k to first order, such as .01.  [default: what was found]"
         ),
     ] = None,
     tokens_per_completion: Annotated[
@@ -51,6 +52,13 @@ def plan(
     Example: passgrad plan /tmp/m --ks 16 --effect 0.1 --samples 64
     """
     if (pilot / "logs.json").is_file():
+        given = {
+            "--prompts": prompts, "--samples": samples,
+            "--tokens-per-completion": tokens_per_completion,
+        }  # fmt: skip
+        for name, value in given.items():
+            if value is not None:
+                raise UserError(f"{name} is for a measurement, and {pilot} is the reading of a log")
         _plan_log(pilot, orders(ks), effect, power, level)
         return
     from passgrad.measurement.planning_models import plan_from_pilot
