@@ -21,9 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from passgrad.errors import UserError
-from passgrad.measurement.logs.batches import batches, files_of
+from passgrad.measurement.logs.batches import batches
 from passgrad.measurement.logs.visits import Visits, Window
 from passgrad.progress import Progress, Silent
+from passgrad.rollouts.readers.files import files_of
 
 PROMPT = (
     "prompt_id", "uid", "question_id", "task_id", "prompt", "messages", "input", "question",

@@ -17,13 +17,13 @@ import pandas as pd
 from passgrad import provenance
 from passgrad.errors import UserError
 from passgrad.files import write_atomic
-from passgrad.measurement.logs.batches import files_of
 from passgrad.measurement.logs.compared import WindowChange, compare
 from passgrad.measurement.logs.counting import Columns, read_visits
 from passgrad.measurement.logs.visits import Visits, Window
 from passgrad.measurement.logs.weighing import selected, silent_table, weight_table
 from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
+from passgrad.rollouts.readers.files import files_of
 from passgrad.stats.binomial import check_level
 
 #: windows of a log that has answers enough, and of one that has few

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ def _table(visits: Any) -> list[tuple[str, int, int, int]]:
 MEANT = [(f"What is {prompt} + 1?", step, 4, step + 1) for prompt in range(2) for step in range(3)]
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "parquet", "csv", "csv.gz"])
+@pytest.mark.parametrize(
+    "ending", ["jsonl", "jsonl.gz", "json", "jsonl.xz", "parquet", "csv", "csv.gz"]
+)
 def test_every_format_says_the_same(tmp_path: Path, ending: str) -> None:
     path, frame = tmp_path / f"log.{ending}", pd.DataFrame(_rows())
     if "parquet" in ending:
@@ -42,8 +45,10 @@ def test_every_format_says_the_same(tmp_path: Path, ending: str) -> None:
     elif "csv" in ending:
         frame.to_csv(path, index=False)
     else:
-        text = "\n".join(map(json.dumps, _rows())) + "\n"
-        path.write_bytes(gzip.compress(text.encode()) if "gz" in ending else text.encode())
+        lines = "\n".join(map(json.dumps, _rows())) + "\n"
+        content = (json.dumps(_rows(), indent=1) if ending == "json" else lines).encode()
+        pack = {"gz": gzip.compress, "xz": lzma.compress}.get(ending[-2:], bytes)
+        path.write_bytes(pack(content))
     assert _table(read_visits(path)) == MEANT
 
 
@@ -125,7 +130,7 @@ def test_a_bad_row_is_named(
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_visits(tmp_path / "nothing.jsonl")
-    with pytest.raises(UserError, match="no parquet, csv or JSON-lines file"):
+    with pytest.raises(UserError, match="is a folder without files of samples"):
         read_visits(tmp_path)
     (tmp_path / "log.parquet").write_bytes(b"no parquet")
     with pytest.raises(UserError, match="cannot be read"):
