@@ -1,5 +1,5 @@
-"""The command line: ``passgrad models``, ``measure``, ``plan``, ``run``, ``sweep``, ``book``,
-``verify``, ``witness``, ``audit``, ``reproduce``, ``doctor``.
+"""The command line: ``passgrad models``, ``measure``, ``logs``, ``plan``, ``run``, ``sweep``,
+``book``, ``verify``, ``witness``, ``audit``, ``reproduce``, ``doctor``.
 
 One module a command, or a family of them; this one puts them together and turns errors into lines.
 """
@@ -18,6 +18,7 @@ import passgrad
 from passgrad.cli.claims import audit, reproduce, verify, witness
 from passgrad.cli.doctor import doctor
 from passgrad.cli.headings import Headed
+from passgrad.cli.logs import logs
 from passgrad.cli.measure import measure
 from passgrad.cli.models import models_app
 from passgrad.cli.notebooks import book, run
@@ -41,7 +42,7 @@ app = typer.Typer(
     "`make book` does the rest.",
 )
 app.add_typer(models_app, name="models")
-for command in (measure, plan, run, sweep, book, verify, witness, audit, reproduce, doctor):
+for command in (measure, logs, plan, run, sweep, book, verify, witness, audit, reproduce, doctor):
     app.command(cls=Headed)(command)
 
 

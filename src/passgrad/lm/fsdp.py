@@ -29,9 +29,10 @@ from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from passgrad.errors import UserError
 from passgrad.lm.central import Differences
 from passgrad.lm.completions import Completions
-from passgrad.lm.directional import plain_attention
+from passgrad.lm.directional import plain_operations
 from passgrad.lm.distributed import Processes
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, packed_logprobs
+from passgrad.lm.packing import Packs
 from passgrad.lm.passes import CompletionPasses, squares
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class ShardedPasses(CompletionPasses):
         *,
         group: Processes,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
-        packed: bool = True,
+        packed: Packs = "auto",
     ) -> None:
         self.group = group
         if not any(p.requires_grad for p in model.parameters()):
@@ -195,7 +196,7 @@ class ShardedPasses(CompletionPasses):
         held = torch.zeros(len(self.completions.sequences), dtype=torch.float64)
         _reshard(self.model)
         with (
-            self.group.in_step(), torch.no_grad(), plain_attention(self.model), dual_level(),
+            self.group.in_step(), torch.no_grad(), plain_operations(self.model), dual_level(),
             _duals(self.model, self._sharded(), directions),
         ):  # fmt: skip
             for row, counts in self._turns(members):

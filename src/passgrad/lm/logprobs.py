@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,11 @@ def pack(
     return rows
 
 
+def alone(prompts: Sequence[TokenizedPrompt]) -> list[Packed]:
+    """A row for each sequence, in their order."""
+    return [replace(pack([one])[0], members=(place,)) for place, one in enumerate(prompts)]
+
+
 def share_prefixes(prompts: Sequence[TokenizedPrompt]) -> list[tuple[int, list[int]]]:
     """Partition into groups with a long common prefix: (its length in tokens, places of the
     members).
@@ -174,10 +179,11 @@ def join(model: PreTrainedModel, rows: Sequence[Packed], token_budget: int) -> l
         else:
             groups.append([row])
             used = row.num_tokens
-    return [_joined(group) for group in groups]
+    return [joined(group) for group in groups]
 
 
-def _joined(rows: Sequence[Packed]) -> Packed:
+def joined(rows: Sequence[Packed]) -> Packed:
+    """These rows as the segments of one."""
     if len(rows) == 1:
         return rows[0]
     first = list(accumulate((row.num_tokens for row in rows), initial=0))
@@ -218,6 +224,8 @@ def packed_logprobs(
         inputs["position_ids"] = row.position_ids.to(device)
         if supports(model):
             attention = segmented(model, [segment.to(device) for segment in row.segments])
+            # Without it, position ids that begin anew would cut the row once more.
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         else:
             inputs["attention_mask"] = additive_mask(
                 row.visible().to(device)[None, None], model.dtype
@@ -225,41 +233,18 @@ def packed_logprobs(
     predictors = row.predictors.to(device)
     selects = "logits_to_keep" in inspect.signature(model.forward).parameters
     if selects:
-        inputs["logits_to_keep"] = predictors
+        # The last tokens of one sequence are a number, which every model takes.
+        inputs["logits_to_keep"] = len(predictors) if row.is_plain else predictors
     with attention, padding_counts(model):
         if parameters is None:
             logits = model(**inputs).logits[0]
         else:
             logits = torch.func.functional_call(model, dict(parameters), (), inputs).logits[0]
-    if not selects:
+    if row.is_plain:
+        logits = logits[-len(predictors) :]
+    elif not selects:
         logits = logits[predictors]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     chosen = logits.log_softmax(-1).gather(-1, row.targets.to(device)[:, None])[:, 0]
     totals = torch.zeros(len(row.members), dtype=chosen.dtype, device=device)
     return totals.index_add(0, row.owners.to(device), chosen)
-
-
-@torch.no_grad()
-def check_packing(
-    model: PreTrainedModel, row: Packed, member: int, alone: Packed, tolerance: float
-) -> None:
-    """Some architectures ignore a mask or position ids; their packed values are wrong, silently.
-
-    :param member: One of the row, which stands in ``alone`` too, in a row of its own.
-    :param tolerance: How far the two log-probabilities may be apart.
-    :raises UserError: Where they are further apart, or the model takes no such row.
-    """
-    name = type(model).__name__
-    try:
-        packed = float(packed_logprobs(model, row)[row.members.index(member)])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{name} does not take a block mask with position ids "
-            f"({' '.join(str(error).split())[:120]}); pass packed=False"
-        ) from error
-    expected = float(packed_logprobs(model, alone)[0])
-    if not abs(packed - expected) <= tolerance:
-        raise UserError(
-            f"{name} gives log p = {packed:.4f} packed and {expected:.4f} alone: "
-            "it does not honour a block mask; pass packed=False"
-        )

@@ -60,8 +60,7 @@ def sample(
     :param base_url: The address of an OpenAI-compatible vLLM server that serves this model
         (:mod:`passgrad.rollouts.server_engine`). Its completions have no seed.
     :param settings: The sampling law; by default the policy itself.
-    :param progress: Told of one stage, in completions. vLLM, in a process of its own, speaks when
-        it has drawn all.
+    :param progress: Told of one stage, in completions.
     :param dtype: "float32" or "bfloat16", of weights and arithmetic; a server has its own.
     :param device: Where transformers computes; vLLM takes a GPU where there is one.
     :raises UserError: For num_samples < 1, an unknown engine, a stop that is not one token, or
@@ -175,11 +174,10 @@ def _draw(
         from passgrad.rollouts.vllm_engine import EngineError
 
         try:
-            drawn = _by_vllm(request)
+            drawn = _by_vllm(request, progress)
         except EngineError as error:
             problem, reason = str(error), error
         else:
-            progress.advance(len(request.prompts) * request.num_samples)
             return "vllm", drawn
     if engine == "vllm":
         raise UserError(
@@ -195,15 +193,15 @@ def _draw(
     return "transformers", draw_slowly(request, progress)
 
 
-def _by_vllm(request: Request) -> list[list[Completion]]:
+def _by_vllm(request: Request, progress: Progress) -> list[list[Completion]]:
     from passgrad.rollouts.vllm_engine import draw
 
     if not is_adapter(request.model):
-        return draw(request)
+        return draw(request, progress)
     # The engine reads plain models.
     with tempfile.TemporaryDirectory(prefix="passgrad-merged-") as scratch:
         merged = save_merged(request.model, Path(scratch) / "model")
-        return draw(replace(request, model=str(merged)))
+        return draw(replace(request, model=str(merged)), progress)
 
 
 def judged(

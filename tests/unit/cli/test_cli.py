@@ -66,7 +66,8 @@ def test_help_teaches(call):
     # Each option stands under the heading of its group.
     headings = [line for line in out.splitlines() if line.endswith(":") and line[0] != " "]
     assert headings == [
-        "Options:", "Drawing completions:", "Judging them:", "Estimating:", "The step:", "Running:",
+        "Options:", "Drawing completions:", "Completions drawn elsewhere:", "Judging them:",
+        "Estimating:", "The step:", "Running:",
     ]  # fmt: skip
     judging = out.split("Judging them:")[1].split("Estimating:")[0]
     assert "--verifier-seconds" in judging

@@ -8,12 +8,14 @@ import torch
 
 from passgrad.errors import UserError
 from passgrad.lm.models import (
+    adapter_doubts,
     load_model,
     load_tokenizer,
     model_ends,
     resolve,
     save_merged,
     save_model,
+    vocabulary_size,
 )
 
 IDS = torch.arange(1, 20)[None]
@@ -53,6 +55,17 @@ QUANTISED = [
 def test_quantised_weights(folder, quantised):
     edit(folder / "config.json", quantization_config=quantised)
     refused(folder, f"quantised .*{quantised.get('quant_method', 'unknown')}.* measure the model")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint8])
+def test_quantised_weights_that_the_configuration_forgets(folder, dtype):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name] = tensors[name].to(dtype)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    refused(folder, f"quantised \\({name} is .*8.*measure the model")
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 1234\n"
@@ -181,6 +194,14 @@ def test_end_tokens_are_those_of_all_files(folder, tiny_tokenizer):
     assert model_ends(folder, tiny_tokenizer) == (0, 7)
 
 
+def test_the_rows_of_the_embedding(folder, tmp_path, tiny_tokenizer):
+    assert vocabulary_size(folder) == len(tiny_tokenizer)
+    adapter(folder, tmp_path / "adapter")
+    assert vocabulary_size(tmp_path / "adapter") == len(tiny_tokenizer)
+    edit(folder / "config.json", text_config={"vocab_size": 99})
+    assert vocabulary_size(folder) == 99
+
+
 # --- adapters
 
 
@@ -242,6 +263,14 @@ def test_adapters_as_they_are_left(tmp_path, tiny_model, tiny_tokenizer, options
     with torch.no_grad():
         torch.testing.assert_close(model(input_ids=IDS).logits, wanted, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(merged(input_ids=IDS).logits, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_what_is_said_about_an_adapter(folder, tmp_path):
+    adapter(folder, tmp_path / "lora")
+    adapter(folder, tmp_path / "dora", use_dora=True)
+    assert adapter_doubts(folder) == adapter_doubts(tmp_path / "lora") == []
+    [text] = adapter_doubts(tmp_path / "dora")
+    assert "not the exact derivatives" in text
 
 
 def test_several_adapters_in_one_folder(folder, tmp_path):

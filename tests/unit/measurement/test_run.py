@@ -91,15 +91,22 @@ def test_the_folder_has_tables_record_and_rollouts(made):
     assert prompts["num_correct"].tolist() == result.rollouts.num_correct.tolist()
     assert [stage[:2] for stage in shown.stages] == [
         ["reading model and prompts", 1],
+        ["loading the model", 1],
         ["drawing completions", 72000],
         ["loading the model", 1],
+        ["comparing completions with the model", 48],
         ["gradients and derivatives along them", 6],
-        ["parts of the model at k = 2", 7],
+        ["parts of the model at k = 2", 6],
         ["a step along the gradient of pass@2", 2],
         ["writing the tables", 1],
     ]
     assert all(done == pytest.approx(total) for _, total, done in shown.stages)
     assert " distinct completions of 72000, " in shown.notes[0]
+    assert shown.notes[1].startswith("rows: packed rows, at most ")
+    assert record["packing"]["packed"]
+    assert record["packing"]["compared"] > 1
+    assert record["packing"]["gap"] < 1e-4
+    assert record["law"]["gap"] < 1e-4
 
 
 def test_the_report_shows_what_was_measured(made):
@@ -372,5 +379,5 @@ def test_a_lack_of_memory_names_the_setting(place, tmp_path, monkeypatch):
     from passgrad.lm.passes import CompletionPasses
 
     monkeypatch.setattr(CompletionPasses, "gradient", lambda *a: torch.empty(2**55))
-    with pytest.raises(UserError, match=r"out of memory: lower token_budget \(now 99\)"):
+    with pytest.raises(UserError, match=r"out of memory: lower --token-budget .*now 99\)"):
         measure(place, TASK, out=tmp_path / "m", token_budget=99, **options())

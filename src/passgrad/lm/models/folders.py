@@ -75,6 +75,17 @@ def base_of(adapter: str | Path) -> str:
     return named
 
 
+def adapter_doubts(name: str | Path) -> list[str]:
+    """What a reader has to know about derivatives along the parameters of an adapter."""
+    place = Path(resolve(name))
+    if not is_adapter(place) or not read_json(place / ADAPTER).get("use_dora"):
+        return []
+    return [
+        "The adapter is a DoRA one, and peft holds the norms of its columns fixed in backward "
+        "passes: the gradients are those that its training follows, not the exact derivatives."
+    ]
+
+
 def resolve(name: str | Path) -> str:
     """The local folder that a model's name stands for; what is not here yet is fetched.
 
