@@ -67,9 +67,8 @@ def generate(request: dict[str, Any], told: Path) -> dict[str, Any]:
         detokenize=False,
     )
     loaded = time.perf_counter()
-    outputs = engine.generate(
-        [{"prompt_token_ids": ids} for ids in prompts], law, use_tqdm=_teller(told)
-    )
+    asked = [{"prompt_token_ids": ids} for ids in prompts]
+    outputs = engine.generate(asked, law, use_tqdm=_teller(told))
     return {
         "drawn": [[_plain(one) for one in output.outputs] for output in outputs],
         "seconds": {"load": loaded - begun, "generate": time.perf_counter() - loaded},
@@ -86,7 +85,8 @@ def _teller(told: Path) -> Any:
 
         def update(self, n: float | None = 1) -> bool | None:
             shown = super().update(n)
-            told.write_text(str(int(self.n)))
+            if self.iterable is None:  # not while prompts are handed over
+                told.write_text(str(int(self.n)))
             return shown
 
     return Teller

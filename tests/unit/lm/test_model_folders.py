@@ -15,6 +15,7 @@ from passgrad.lm.models import (
     resolve,
     save_merged,
     save_model,
+    vocabulary_size,
 )
 
 IDS = torch.arange(1, 20)[None]
@@ -191,6 +192,14 @@ def test_end_tokens_are_those_of_all_files(folder, tiny_tokenizer):
     edit(folder / "config.json", eos_token_id=None, text_config={"eos_token_id": 7})
     (folder / "generation_config.json").unlink()
     assert model_ends(folder, tiny_tokenizer) == (0, 7)
+
+
+def test_the_rows_of_the_embedding(folder, tmp_path, tiny_tokenizer):
+    assert vocabulary_size(folder) == len(tiny_tokenizer)
+    adapter(folder, tmp_path / "adapter")
+    assert vocabulary_size(tmp_path / "adapter") == len(tiny_tokenizer)
+    edit(folder / "config.json", text_config={"vocab_size": 99})
+    assert vocabulary_size(folder) == 99
 
 
 # --- adapters

@@ -366,8 +366,14 @@ def test_vllm_is_told_every_part_of_the_law(monkeypatch, tmp_path, capfd):
 
         def generate(self, prompts, law, use_tqdm):
             told.update(vars(law))
+            # As vLLM uses it: around the prompts, and for what is done.
+            assert list(use_tqdm(prompts, desc="Rendering prompts")) == list(prompts)
+            assert not (tmp_path / "drawn.txt").exists()
             bar = use_tqdm(total=1, desc="Processed prompts", dynamic_ncols=True, postfix="")
+            assert bar.format_dict["elapsed"] >= 0
+            bar.postfix = "est. speed"
             bar.update(3)
+            bar.refresh()
             bar.close()
             return []
 
