@@ -154,7 +154,7 @@ def _check_kind(place: Path) -> None:
     settings = read_json(place / ADAPTER)
     kind = settings.get("peft_type")
     kinds = {one.value: config for one, config in peft.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    known = kinds.get(kind)
+    known = kinds.get(str(kind))
     if known is None:
         raise UserError(
             f"the adapter in {place} is a {kind!r}, which peft {peft.__version__} does not know; "
