@@ -39,6 +39,10 @@ def logs(
             "0:11,24:35.  [default: 4, or 2 of a short log]"
         ),
     ] = None,
+    reading: Annotated[
+        str,
+        typer.Option(help="new: the prompts stand for others like them; fixed: for themselves."),
+    ] = "new",
     level: Annotated[float, typer.Option(help="Confidence of intervals and of the band.")] = 0.95,
     false_discoveries: Annotated[
         float,
@@ -83,8 +87,9 @@ def logs(
     columns = Columns(prompt_column, step_column, reward_column, group_column, threshold)
     with Bars() as bars:
         result = read_logs(
-            run, ks=orders(ks), windows=_windows(windows), out=out, columns=columns, level=level,
-            false_discoveries=false_discoveries, resume=resume, progress=bars,
+            run, ks=orders(ks), windows=_windows(windows), out=out, columns=columns,
+            reading=reading,  # type: ignore[arg-type]
+            level=level, false_discoveries=false_discoveries, resume=resume, progress=bars,
         )  # fmt: skip
         for text in result.remarks:
             bars.note(f"note: {text}")

@@ -24,6 +24,7 @@ one of it for the rate: an answer never serves for both, and none is left out. I
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,8 @@ Array = NDArray[np.float64]
 
 #: an interval over fewer prompts is not given
 LEAST_PROMPTS = 10
+#: random halvings of the answers, where the error of the answers is wanted
+HALVINGS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,10 @@ class Pair:
             self.samples_before[places], self.correct_before[places],
             self.samples_after[places], self.correct_after[places],
         )  # fmt: skip
+
+
+#: the estimates (K, M) of the prompts of a pair at some orders
+Estimate = Callable[[Pair, Orders], Array]
 
 
 def pair_of(visits: Visits, before: Window, after: Window, most: int) -> Pair:
@@ -125,18 +132,67 @@ def realised(pair: Pair, ks: Orders) -> Array:
     return result
 
 
-def mean_with_band(values: Array, level: float) -> Interval:
-    """Means over prompts of (K, M) values, with intervals over prompts and a band over the orders.
+def across_prompts(values: Array) -> Array:
+    """Influences of the mean of (K, M) values over prompts that are a sample: (K, M, 1)."""
+    size = values.shape[1]
+    deviation = values - values.mean(axis=1, keepdims=True)
+    return deviation[..., None] / np.sqrt(size * (size - 1))
 
-    The prompts count as a sample of a law. Orders with nan are left unknown.
+
+def within_prompts(pair: Pair, ks: Orders, of: Estimate, seed: int = 0) -> Array:
+    """Influences of the mean over prompts that are all there is: (K, M, R); only answers vary.
+
+    Half of the difference of the estimates from two halves of the answers, for R = 20 random
+    halvings. Its mean square is half of the variance of a half, which is at least the variance of
+    the whole. nan for orders beyond half of the answers of some prompt.
+    """
+    rng = np.random.default_rng(seed)
+    size = pair.num_prompts
+    result = np.full((len(ks), size, HALVINGS), np.nan)
+    enough = min(pair.samples_before.min(), 2 * pair.samples_after.min()) // 2
+    fitting = [place for place, k in enumerate(ks) if k <= enough]
+    if not fitting or pair.samples_after.min() < 2:
+        return result
+    orders = Orders.of([ks[place] for place in fitting])
+    for turn in range(HALVINGS):
+        first, second = halves(pair, rng)
+        gap = (of(first, orders) - of(second, orders)) / 2
+        result[fitting, :, turn] = gap / (size * np.sqrt(HALVINGS))
+    return result
+
+
+def halves(pair: Pair, rng: np.random.Generator) -> tuple[Pair, Pair]:
+    """The answers of both windows in two random halves."""
+
+    def split(n: IntArray, c: IntArray) -> tuple[IntArray, ...]:
+        half = n // 2
+        taken = rng.hypergeometric(c, n - c, half)
+        return half, taken, n - half, c - taken
+
+    n, c, n_rest, c_rest = split(pair.samples_before, pair.correct_before)
+    m, d, m_rest, d_rest = split(pair.samples_after, pair.correct_after)
+    return (
+        Pair(pair.before, pair.after, pair.prompt, n, c, m, d),
+        Pair(pair.before, pair.after, pair.prompt, n_rest, c_rest, m_rest, d_rest),
+    )
+
+
+def mean_with_band(values: Array, level: float, influences: Array | None = None) -> Interval:
+    """Means over prompts of (K, M) values, with intervals at each order and a band over them.
+
+    Orders with nan are left unknown.
+
+    :param influences: (K, M, R); :func:`across_prompts` by default. The interval of an order
+        without them is open.
     """
     known = np.isfinite(values).all(axis=1)
-    size = values.shape[1]
     columns = {name: np.full(len(values), np.nan) for name in ("value", "error", "low", "high")}
     band = {"band_low": np.full(len(values), np.nan), "band_high": np.full(len(values), np.nan)}
     if known.any():
         mean = values[known].mean(axis=1)
-        influence = ((values[known] - mean[:, None]) / np.sqrt(size * (size - 1)))[..., None]
+        influence = (across_prompts(values) if influences is None else influences)[known]
+        # Influences that are all zero stand for an error that is not known.
+        influence = np.where(np.isfinite(influence), influence, 0.0)
         alone = bands.interval(mean, influence, level)
         for name in columns:
             columns[name][known] = getattr(alone, name)

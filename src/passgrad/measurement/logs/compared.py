@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 
 from passgrad.errors import UserError
 from passgrad.measurement.logs.change import (
+    Estimate,
     Pair,
     first_order,
     mean_with_band,
     pair_of,
     realised,
+    within_prompts,
 )
 from passgrad.measurement.logs.fallen import prompt_table
 from passgrad.measurement.logs.visits import IntArray, Visits, Window
 from passgrad.orders import Orders
 from passgrad.stats.interval import Interval
+from passgrad.stats.intervals import Prompts, check_prompts
 
 Array = NDArray[np.float64]
 
@@ -111,22 +114,31 @@ def compare(
     after: Window,
     ks: Orders,
     *,
+    reading: Prompts = "new",
     level: float = 0.95,
     false_discoveries: float = 0.05,
     seed: int = 0,
 ) -> WindowChange:
     """Compare two windows of a run.
 
+    :param reading: Whether the prompts stand for others like them ("new") or for themselves
+        ("fixed"); then an interval takes twice as many answers as the order.
     :param false_discoveries: The share of false ones that is borne among the prompts that are said
         to have risen or fallen.
     :param seed: Of the answers that sort prompts by starting rate.
     :raises UserError: If the sampling law of the two windows differs, and as
         :func:`passgrad.measurement.logs.change.pair_of`.
     """
+    check_prompts(reading)
     _check_law(visits, before, after)
     pair = pair_of(visits, before, after, max(ks))
     any_before, any_after = visits.counts(before)[0] > 0, visits.counts(after)[0] > 0
     product, change = first_order(pair, ks), realised(pair, ks)
+
+    def interval(values: Array, of: Estimate) -> Interval:
+        influences = within_prompts(pair, ks, of, seed) if reading == "fixed" else None
+        return mean_with_band(values, level, influences)
+
     grouped_by = "group" if any(visits.groups) else "starting rate"
     groups = (
         _by_group(visits, pair, product, ks, level)
@@ -136,8 +148,10 @@ def compare(
     return WindowChange(
         before, after, ks, pair.num_prompts,
         int((any_before | any_after).sum()) - pair.num_prompts,
-        mean_with_band(product, level), mean_with_band(change, level),
-        mean_with_band(change - product, level), groups, grouped_by,
+        interval(product, first_order), interval(change, realised),
+        interval(change - product, lambda some, orders: realised(some, orders)
+                 - first_order(some, orders)),
+        groups, grouped_by,
         prompt_table(visits, pair_of(visits, before, after, 1), false_discoveries),
     )  # fmt: skip
 

@@ -18,16 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from passgrad.errors import UserError
-from passgrad.measurement.logs.change import LEAST_PROMPTS, Pair, first_order
+from passgrad.measurement.logs.change import HALVINGS, LEAST_PROMPTS, Pair, first_order, halves
 from passgrad.measurement.logs.run import LoggedRun, logs, stored_visits
 from passgrad.measurement.logs.visits import Window
 from passgrad.orders import Orders
 from passgrad.stats.binomial import check_level
 
 Array = NDArray[np.float64]
-
-#: random halvings of the answers that the two variances are means over
-HALVINGS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +152,7 @@ def _variances(pair: Pair, ks: Orders, seed: int) -> tuple[Array, Array]:
     rng = np.random.default_rng(seed)
     between = np.zeros(len(ks))
     for _ in range(HALVINGS):
-        first, second = _halves(pair, rng)
+        first, second = halves(pair, rng)
         a, b = (
             values - values.mean(axis=1, keepdims=True)
             for values in (first_order(first, ks), first_order(second, ks))
@@ -163,19 +160,3 @@ def _variances(pair: Pair, ks: Orders, seed: int) -> tuple[Array, Array]:
         between += (a * b).sum(axis=1)
     between = np.maximum(between / (HALVINGS * (pair.num_prompts - 1)), 0.0)
     return between, first_order(pair, ks).var(axis=1, ddof=1)
-
-
-def _halves(pair: Pair, rng: np.random.Generator) -> tuple[Pair, Pair]:
-    """The answers of both windows in two random halves."""
-
-    def split(n: NDArray[np.int64], c: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        half = n // 2
-        taken = rng.hypergeometric(c, n - c, half)
-        return half, taken, n - half, c - taken
-
-    n, c, n_rest, c_rest = split(pair.samples_before, pair.correct_before)
-    m, d, m_rest, d_rest = split(pair.samples_after, pair.correct_after)
-    return (
-        Pair(pair.before, pair.after, pair.prompt, n, c, m, d),
-        Pair(pair.before, pair.after, pair.prompt, n_rest, c_rest, m_rest, d_rest),
-    )

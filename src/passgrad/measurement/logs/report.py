@@ -64,6 +64,7 @@ def render(result: LoggedRun) -> str:
             {
                 "windows": [f"{first}:{last}" for first, last in record["windows"]],
                 "orders": list(whole.ks),
+                "reading": record["reading"],
                 "level": record["level"],
                 "false discoveries": record["false_discoveries"],
                 "prompts in the log": record["prompts"],

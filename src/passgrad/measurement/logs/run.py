@@ -25,6 +25,7 @@ from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.readers.files import files_of
 from passgrad.stats.binomial import check_level
+from passgrad.stats.intervals import Prompts
 
 #: windows of a log that has answers enough, and of one that has few
 WINDOWS, FEW_WINDOWS = 4, 2
@@ -71,6 +72,7 @@ def logs(
     windows: int | Sequence[Window] | None = None,
     out: str | Path | None = None,
     columns: Columns | None = None,
+    reading: Prompts = "new",
     level: float = 0.95,
     false_discoveries: float = 0.05,
     resume: bool = False,
@@ -83,6 +85,8 @@ def logs(
     :param windows: How many windows of equally many answers, or windows; 4, or 2 of a short log.
     :param out: A folder for the tables, the record and ``report.html``.
     :param columns: What the columns are called, where they are not known by name.
+    :param reading: Whether the prompts stand for others like them ("new") or for themselves
+        ("fixed").
     :param level: Confidence of the intervals and of the band.
     :param resume: Go on with what the folder holds: the counts are not read again.
     :raises UserError: For what the log lacks, windows of different sampling laws, an order beyond
@@ -110,8 +114,9 @@ def logs(
 
     def change(before: Window, after: Window) -> WindowChange:
         compared = compare(
-            visits, before, after, orders, level=level, false_discoveries=false_discoveries
-        )
+            visits, before, after, orders, reading=reading, level=level,
+            false_discoveries=false_discoveries,
+        )  # fmt: skip
         progress.advance()
         return compared
 
@@ -123,10 +128,16 @@ def logs(
     silent = silent_table(visits, orders)
     result = LoggedRun(
         visits, whole, changes, weights, silent,
-        tuple(_remarks(visits, whole, weights, silent)), {},
+        tuple(_remarks(visits, whole, weights, silent, reading)), {},
     )  # fmt: skip
     result.record.update(
-        _record(result, settings, chosen, level, false_discoveries, time.perf_counter() - begun)
+        _record(
+            result,
+            settings,
+            chosen,
+            {"reading": reading, "level": level, "false_discoveries": false_discoveries},
+            time.perf_counter() - begun,
+        )
     )
     if folder is not None:
         _write(folder, result)
@@ -218,7 +229,11 @@ def _default_orders(visits: Visits, windows: Sequence[Window]) -> Orders:
 
 
 def _remarks(
-    visits: Visits, whole: WindowChange, weights: pd.DataFrame, silent: pd.DataFrame
+    visits: Visits,
+    whole: WindowChange,
+    weights: pd.DataFrame,
+    silent: pd.DataFrame,
+    reading: Prompts,
 ) -> list[str]:
     """What stands out, a sentence each."""
     remarks = []
@@ -235,7 +250,7 @@ def _remarks(
             f"or none in {whole.after}: the change is that of the other {whole.num_prompts}. If a "
             "curriculum chose them by their outcome, it is not that of all."
         )
-    if whole.num_prompts < FEW_PROMPTS and max(whole.ks) > 1:
+    if reading == "new" and whole.num_prompts < FEW_PROMPTS and max(whole.ks) > 1:
         remarks.append(
             f"With {whole.num_prompts} prompts, fewer than {FEW_PROMPTS}, the intervals at large k "
             "are somewhat too short."
@@ -301,8 +316,7 @@ def _record(
     result: LoggedRun,
     settings: dict[str, Any],
     windows: Sequence[Window],
-    level: float,
-    false_discoveries: float,
+    options: dict[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
     findings = result.whole.prompts["finding"].value_counts()
@@ -312,8 +326,7 @@ def _record(
         "remarks": list(result.remarks),
         "windows": [[window.first, window.last] for window in windows],
         "ks": list(result.whole.ks),
-        "level": level,
-        "false_discoveries": false_discoveries,
+        **options,
         "prompts": result.visits.num_prompts,
         "compared_prompts": result.whole.num_prompts,
         "visits": len(result.visits.step),

@@ -10,6 +10,7 @@ from passgrad.measurement.logs.change import (
     mean_with_band,
     pair_of,
     realised,
+    within_prompts,
 )
 from passgrad.measurement.logs.visits import Visits, Window
 from passgrad.orders import Orders
@@ -45,6 +46,34 @@ def test_intervals_cover() -> None:
         together += bool(((found.band_low <= truth) & (truth <= found.band_high)).all())
     assert np.all((alone / 400 > 0.92) & (alone / 400 < 0.985))
     assert 0.92 < together / 400 < 0.985
+
+
+def test_intervals_of_fixed_prompts_cover() -> None:
+    """Of 300 logs of the same 12 prompts; they are never too short, and not twice too long."""
+    rng = np.random.default_rng(4)
+    p, n = np.array([0.02, 0.06, 0.1, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0]), 16
+    after = np.where(p < 0.2, p + 0.05, p - 0.05)
+    truth = np.array([(k * (1 - p) ** (k - 1) * (after - p)).mean() for k in KS])
+    held, lengths, values = np.zeros(3), np.zeros(3), []
+    for _ in range(300):
+        counts = (np.full(12, n), rng.binomial(n, p), np.full(12, n), rng.binomial(n, after))
+        pair = Pair(Window(0, 0), Window(1, 1), np.arange(12), *counts)
+        estimates = first_order(pair, KS)
+        found = mean_with_band(estimates, 0.95, within_prompts(pair, KS, first_order))
+        held += (found.low <= truth) & (truth <= found.high)
+        lengths += np.asarray(found.error) / 300
+        values.append(found.value)
+    assert np.all(held / 300 > 0.92)
+    assert np.all(lengths < 1.5 * np.std(values, axis=0))
+
+
+def test_fixed_prompts_take_twice_the_answers() -> None:
+    pair, _ = _pair(np.random.default_rng(5), 20, 8)
+    orders = Orders.of([4, 5])
+    found = mean_with_band(
+        first_order(pair, orders), 0.95, within_prompts(pair, orders, first_order)
+    )
+    assert np.isfinite(found.low).tolist() == [True, False]
 
 
 def test_order_one_is_the_change_itself() -> None:
