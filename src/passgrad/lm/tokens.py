@@ -66,7 +66,7 @@ def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
 
     :raises UserError: If it is none or several.
     """
-    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    ids = stop_ids(tokenizer, text) if text else ()
     if len(ids) != 1:
         named = sorted(tokenizer.get_added_vocab(), key=lambda one: one != tokenizer.eos_token)
         raise UserError(

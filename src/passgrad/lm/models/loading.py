@@ -13,9 +13,8 @@ import torch
 
 from passgrad.errors import UserError
 from passgrad.lm.models.embedded import MODELS, quiet
-from passgrad.lm.models.faults import check_pointers, one_line, read_json, tokenizer_fault
+from passgrad.lm.models.faults import check_pointers, one_line, tokenizer_fault
 from passgrad.lm.models.folders import (
-    ADAPTER,
     ADAPTER_WEIGHTS,
     base_of,
     has_tokenizer,
@@ -104,11 +103,6 @@ def _with_adapter(place: str, dtype: torch.dtype) -> tuple[PeftModel, Any]:
     from peft import PeftModel
     from safetensors import SafetensorError
 
-    if read_json(Path(place, ADAPTER)).get("alora_invocation_tokens"):
-        raise UserError(
-            f"the adapter in {place} acts behind some tokens alone (alora_invocation_tokens), "
-            "which is not supported; give a LoRA adapter without them"
-        )
     base, tokenizer = load_model(base_of(place), dtype=dtype)
     _fit_vocabulary(base, place)
     try:
