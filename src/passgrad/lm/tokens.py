@@ -8,7 +8,7 @@ not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,22 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     except (IndexError, KeyError, TypeError, OverflowError):  # of tokenizers that mind
         has = set(tokenizer.get_vocab().values())
         return str(tokenizer.decode([one for one in ids if one in has], skip_special_tokens=False))
+
+
+def check_vocabulary(sequences: Iterable[Sequence[int]], size: int, name: str) -> None:
+    """Refuse token ids that a model has no row of its embedding for.
+
+    :param name: Of the model.
+    :raises UserError: For a tokenizer with tokens that were added without resizing the model, where
+        they are used.
+    """
+    largest = max((max(ids, default=0) for ids in sequences), default=0)
+    if largest >= size:
+        raise UserError(
+            f"the tokenizer of {name} gives the token {largest}, and the model has {size}: it has "
+            "tokens that were added without resizing the model; give prompts without them, or the "
+            "tokenizer that the model was trained with"
+        )
 
 
 def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:

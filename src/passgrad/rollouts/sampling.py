@@ -20,9 +20,16 @@ import pyarrow as pa
 import torch
 
 from passgrad.errors import UserError
-from passgrad.lm.models import is_adapter, load_tokenizer, model_ends, resolve, save_merged
+from passgrad.lm.models import (
+    is_adapter,
+    load_tokenizer,
+    model_ends,
+    resolve,
+    save_merged,
+    vocabulary_size,
+)
 from passgrad.lm.rollouts import SCHEMA, Completion, Request, Rollouts, Sampling
-from passgrad.lm.tokens import check_stops, decode, encode, single_token, stop_ids
+from passgrad.lm.tokens import check_stops, check_vocabulary, decode, encode, single_token, stop_ids
 from passgrad.progress import Progress, Silent
 from passgrad.tasks.base import Task
 from passgrad.tasks.thinking import answer_of
@@ -73,6 +80,8 @@ def sample(
     place = resolve(model)
     tokenizer = load_tokenizer(place)
     prompts = prompt_tokens(tokenizer, task)
+    if not is_adapter(place) and (size := vocabulary_size(place)):
+        check_vocabulary(prompts, size, str(model))
     ends = end_tokens(tokenizer, task, model_ends(place, tokenizer))
     request = Request(
         place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(),

@@ -188,6 +188,10 @@ def test_a_tokenizer_that_is_larger_than_the_model(make_tokenizer, tiny_model, t
     task = Task("t", (Prompt("", "abcd", "a", "", "one"),), exact_match, "\n", 4)
     with pytest.raises(UserError, match=r"gives the token 6, and the model has 5: .*resizing"):
         sample(place, task, num_samples=2, engine="transformers")
+    from passgrad.worlds.language import LanguageWorld
+
+    with pytest.raises(UserError, match=r"of this world gives the token 6, and the model has 5"):
+        LanguageWorld(load_model(place)[0], large, task.prompts)
 
 
 # --- models whose states from token to token are not those of a plain pass

@@ -67,8 +67,8 @@ def load_model(
     # RuntimeError is what weights of another shape raise; a configuration whose values have
     # another type raises nearly anything.
     except (
-        OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError,
-        SafetensorError,
+        OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError,
+        ArithmeticError, SafetensorError,
     ) as error:  # fmt: skip
         raise UserError(
             f"cannot load the model {str(name)!r}: {one_line(error)}; give one of "
@@ -113,7 +113,7 @@ def _with_adapter(place: str, dtype: torch.dtype) -> tuple[PeftModel, Any]:
                 base, place, is_trainable=True, autocast_adapter_dtype=False
             )
     except (
-        OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError,
+        OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError,
         UserWarning, SafetensorError,
     ) as error:  # fmt: skip
         raise UserError(
