@@ -61,7 +61,15 @@ def test_help_teaches(call):
         assert word in out
     status, out, _ = call("measure", "--help")
     assert status == 0
-    for word in ("Example:", "--rollouts", "--resume", "math, gym:NAME", "report.html", "messages"):
+    for word in (
+        "Example:",
+        "--rollouts",
+        "--resume",
+        "last box",
+        "gym:NAME",
+        "report.html",
+        "messages",
+    ):
         assert word in " ".join(out.split())
     # Each option stands under the heading of its group.
     headings = [line for line in out.splitlines() if line.endswith(":") and line[0] != " "]
