@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -19,10 +19,18 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes, RemoteError, processes
 from passgrad.lm.distributed_passes import DistributedPasses
 from passgrad.lm.fsdp import ShardedPasses, load_sharded
-from passgrad.lm.models import is_adapter, load_model, load_tokenizer, model_ends, resolve
+from passgrad.lm.models import (
+    adapter_doubts,
+    is_adapter,
+    load_model,
+    load_tokenizer,
+    model_ends,
+    resolve,
+    vocabulary_size,
+)
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
-from passgrad.lm.tokens import decode, encode
+from passgrad.lm.tokens import decode, encode, single_token
 from passgrad.lm.trial import try_model
 from passgrad.measurement.advice import advice, chosen_order
 from passgrad.measurement.applicable import check_applicable
@@ -37,9 +45,15 @@ from passgrad.measurement.options import (
     Running,
     Stepping,
 )
-from passgrad.measurement.parts import ModelParts, PartsEstimate, estimate_parts
+from passgrad.measurement.parts import (
+    Folding,
+    ModelParts,
+    PartsEstimate,
+    Reading,
+    estimate_parts,
+)
 from passgrad.measurement.prompts import GivenPrompts, as_asked, as_task, digest
-from passgrad.measurement.realised import TakenStep, verify_step
+from passgrad.measurement.realised import NewSamples, TakenStep, verify_step
 from passgrad.measurement.record import record_of, remarks, write_tables
 from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepPrediction, StepSize, predict_step
@@ -49,13 +63,17 @@ from passgrad.progress import Progress, Silent
 from passgrad.rollouts.endings import past_a_turn, remarks_on_thoughts
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
 from passgrad.rollouts.foreign_rollouts import read_foreign
+from passgrad.rollouts.logged import Logged
+from passgrad.rollouts.readers.files import files_of
 from passgrad.rollouts.same_law import MOST_TOKENS, LawComparison, check_same_law
 from passgrad.rollouts.sampling import EngineWarning, end_tokens
 from passgrad.tasks.base import Task
+from passgrad.tasks.repeats import RepeatedPromptsWarning
 from passgrad.tasks.verifiers import Verifier
 
 # One process may draw for days while another has nothing to draw.
 _DRAWING = timedelta(days=7)
+_DOUBTS = (SamplingLawWarning, RetokenisedWarning, RepeatedPromptsWarning, EngineWarning)
 # Of the prompts of a half, where there are enough of them.
 _FOLDS = 16
 # Tokens that are compared of completions that this process drew from this model.
@@ -96,6 +114,7 @@ def measure(
     estimating: Estimating | None = None,
     step: Stepping | StepSize | bool | None = True,
     running: Running | None = None,
+    logged: Logged | None = None,
     **options: Any,
 ) -> Measurement:
     """Measure the conflict of pass@k and pass@1 of a model on prompts.
@@ -108,7 +127,7 @@ def measure(
         ``group``), the name of a task, a task, or prompts. With rollouts drawn elsewhere it may be
         left out if these have prompts and rewards.
     :param out: The folder of the measurement.
-    :param drawing, judging, estimating, running: Groups of options
+    :param drawing, judging, estimating, running, logged: Groups of options
         (:mod:`passgrad.measurement.options`).
     :param step: The step that is predicted, as a group or a size; False or None for none.
     :param options: Single options by the names of the fields of the groups: ``samples=32``,
@@ -120,7 +139,7 @@ def measure(
     >>> import passgrad as pg
     >>> pg.measure("smollm2-135m", "conventions", out="conflict", samples=16)  # doctest: +SKIP
     """
-    chosen = Options.sort(options, drawing, judging, estimating, step, running)
+    chosen = Options.sort(options, drawing, judging, estimating, step, running, logged)
     with processes(device=chosen.running.device) as group:
         work = _plan(model, prompts, Path(out), chosen, group)
         remedy = f"lower --token-budget (token_budget=, now {chosen.running.token_budget})"
@@ -178,14 +197,18 @@ def _plan(
     show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
+    if drawing.rollouts is not None:
+        files_of(drawing.rollouts)  # a name without files is found before the model is
     group.from_main(lambda: resolve(model))  # fetched once
     tokenizer = load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
+    doubts += adapter_doubts(model)
     if options.step is not None and options.step.verify_step:
         _check_verification(prompts, drawing, group)
     if options.running.shard:
         _check_shard(model, options, group, doubts)
-    task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
-    given = None if drawing.rollouts is None else _given(model, task, drawing, doubts)
+    with _heard(doubts):
+        task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
+    given = None if drawing.rollouts is None else _given(model, task, options, doubts)
     source = given.prompt_ids if given else task.prompts if task else None
     if source is None:
         raise UserError("neither prompts nor rollouts are given: name one of them")
@@ -261,17 +284,18 @@ def _settings(
 ) -> dict[str, Any]:  # fmt: skip
     """All that the numbers depend on."""
     drawing, estimating = options.drawing, options.estimating
-    path = None if drawing.rollouts is None else Path(drawing.rollouts)
+    files = [] if drawing.rollouts is None else files_of(drawing.rollouts)
+    names = [path.name for path in files]
     return {
         "model": str(model),
         "prompts": None if task is None else task.name,
         "prompts_digest": None if task is None or prompts is None else digest(task, prompts, model),
-        "rollouts": None if path is None else path.name,
-        "rollouts_digest": None if path is None else _file_digest(path),
+        "rollouts": names[0] if len(names) == 1 else names or None,
+        "rollouts_digest": _digest(files, options.logged) if files else None,
         "samples": num_samples,
         "ks": list(orders),
-        "engine": drawing.engine if path is None else None,
-        "sampling": asdict(Sampling(seed=drawing.seed)) if path is None else None,
+        "engine": None if files else drawing.engine,
+        "sampling": None if files else asdict(Sampling(seed=drawing.seed)),
         "reading": estimating.reading,
         "estimator": estimating.estimator,
         "level": estimating.level,
@@ -281,13 +305,19 @@ def _settings(
     }
 
 
-def _given(model: str | Path, task: Task | None, drawing: Drawing, doubts: list[str]) -> Rollouts:
+def _given(model: str | Path, task: Task | None, options: Options, doubts: list[str]) -> Rollouts:
     """Rollouts from elsewhere; what is doubtful about their law is added to the doubts."""
+    drawing = options.drawing
     assert drawing.rollouts is not None
-    with _heard(doubts, f"{drawing.rollouts}: "):
+    tokenizer = load_tokenizer(resolve(model))
+    named = [single_token(tokenizer, text) for text in drawing.end_tokens or ()]
+    with _heard(doubts, f"{files_of(drawing.rollouts)[0]}: "), options.judging.judge() as judge:
         return read_foreign(
-            drawing.rollouts, tokenizer=load_tokenizer(resolve(model)), task=task,
-            stop=drawing.stop, max_new_tokens=drawing.max_new_tokens,
+            drawing.rollouts, tokenizer=tokenizer, task=task, verifier=judge,
+            stop=drawing.stop, ends=named or model_ends(model, tokenizer),
+            think=options.judging.think, vocabulary=vocabulary_size(model),
+            max_new_tokens=drawing.max_new_tokens,
+            logged=options.logged,
         )  # fmt: skip
 
 
@@ -298,7 +328,7 @@ def _heard(doubts: list[str], lead: str = "") -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        if issubclass(warning.category, SamplingLawWarning | RetokenisedWarning | EngineWarning):
+        if issubclass(warning.category, _DOUBTS):
             doubts.append(str(warning.message).removeprefix(lead))
         else:
             warnings.warn_explicit(
@@ -442,9 +472,9 @@ def _split(work: _Work) -> None:
     prompts = work.passes.completions.shape[0] // (1 if estimating.reading == "fixed" else 2)
     work.parts = estimate_parts(
         ModelParts(work.passes), chosen_order(work.estimate), estimator=estimating.estimator,
-        prompts=estimating.reading, level=estimating.level, seed=work.options.drawing.seed,
-        folds=max(2, min(_FOLDS, prompts // 2)), metrics=work.metrics,
-        kept=Kept(work.folder.parts, work.group), progress=work.show,
+        reading=Reading(estimating.reading, estimating.level, max(1, len(work.orders) - 1)),
+        folding=Folding(max(2, min(_FOLDS, prompts // 2)), seed=work.options.drawing.seed),
+        metrics=work.metrics, kept=Kept(work.folder.parts, work.group), progress=work.show,
     )  # fmt: skip
 
 
@@ -472,8 +502,8 @@ def _step(work: _Work) -> None:
     if stepping.verify_step and work.task:
         drawing = work.options.drawing
         realised = verify_step(
-            prediction, steps, work.model, work.task, work.folder.path, num_samples=n,
-            engine=drawing.engine, law=Sampling(seed=drawing.seed), progress=work.show,
+            prediction, steps, work.model, work.task, work.folder.path,
+            samples=NewSamples(n, drawing.engine, Sampling(seed=drawing.seed)), progress=work.show,
         )  # fmt: skip
         work.step = TakenStep(prediction, realised)
 
@@ -506,6 +536,12 @@ def _write(work: _Work) -> Measurement:
     return measured
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:20]
+def _digest(files: Sequence[Path], logged: Logged) -> str:
+    """Of rollouts drawn elsewhere, and of how they are read."""
+    whole = hashlib.sha256()
+    for path in [*files, *([] if logged.requests is None else [Path(logged.requests)])]:
+        with path.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    how = replace(logged, settings=None, requests=None)
+    whole.update(repr((how, logged.stated())).encode())
+    return whole.hexdigest()[:20]

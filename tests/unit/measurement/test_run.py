@@ -96,7 +96,7 @@ def test_the_folder_has_tables_record_and_rollouts(made):
         ["loading the model", 1],
         ["comparing completions with the model", 48],
         ["gradients and derivatives along them", 6],
-        ["parts of the model at k = 2", 7],
+        ["parts of the model at k = 2", 6],
         ["a step along the gradient of pass@2", 2],
         ["writing the tables", 1],
     ]
