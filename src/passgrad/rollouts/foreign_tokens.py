@@ -11,7 +11,7 @@ from passgrad.errors import UserError
 from passgrad.lm.models import closing_token
 from passgrad.lm.tokens import decode, encode, stop_ids
 from passgrad.rollouts.foreign_logs import Log, RetokenisedWarning, Sample
-from passgrad.rollouts.readers.values import refuse
+from passgrad.rollouts.readers.values import clean, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,6 +54,8 @@ def complete_tokens(log: Log, samples: list[Sample], max_new_tokens: int | None)
     doubts = _Doubts()
     prefixes: dict[str, list[int]] = {}
     for sample in samples:
+        if not sample.prompt:
+            refuse(sample.where, "the prompt is empty; give what the model continued")
         prefix = prefixes.setdefault(sample.prompt, [])
         if not prefix:
             prefix += encode(tokenizer, sample.prompt)
@@ -68,6 +70,8 @@ def complete_tokens(log: Log, samples: list[Sample], max_new_tokens: int | None)
             if model_end is None:
                 refuse(sample.where, "it ended at an end token, and the tokenizer has none")
             sample.ended_by = model_end
+        if sample.completion is not None:
+            clean(sample.completion, sample.where, "completion")
         if sample.ids is None:
             _make(sample, prefix, tokenizer, stop, ends, max_new_tokens, doubts)
         else:

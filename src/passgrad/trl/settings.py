@@ -73,7 +73,7 @@ _HARMLESS = frozenset(
     }
 )  # fmt: skip
 # Values at which any option of generation does nothing.
-_NOTHING = (None, [], {}, ())
+_NOTHING: tuple[Any, ...] = (None, [], {}, ())
 # A norm of the gradient below which clipping is the rule rather than the exception.
 _SMALL_NORM = 10.0
 
@@ -263,8 +263,8 @@ def _grpo(args: Any) -> Iterator[Finding]:
         yield Finding(
             "importance_sampling_level",
             args.importance_sampling_level,
-            "weighs all tokens of a completion by one ratio, which is the gradient of the objective "
-            "only while samples are exactly on policy",
+            "weighs all tokens of a completion by one ratio, which is the gradient of the "
+            "objective only while samples are exactly on policy",
         )
     if args.top_entropy_quantile < 1:
         yield Finding(
