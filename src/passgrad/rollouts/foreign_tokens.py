@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 from passgrad.errors import UserError
 from passgrad.lm.models import closing_token
 from passgrad.lm.tokens import decode, encode, stop_ids
-from passgrad.rollouts.foreign_logs import Log, RetokenisedWarning, Sample
+from passgrad.rollouts.foreign_logs import MODEL_END, Log, RetokenisedWarning, Sample
 from passgrad.rollouts.readers.values import clean, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: :attr:`Sample.ended_by` where it was the model's end token for certain
-MODEL_END = -1
 _CUT = ("length", "broken")
 # From this length on, completions that are as long as the longest look cut off.
 _LONG = 32

@@ -101,10 +101,9 @@ def label(value: Any, where: str, name: str) -> str | None:
     plain = value.item() if isinstance(value, np.generic) else value
     if isinstance(plain, int) and not isinstance(plain, bool):
         return str(plain)
-    if isinstance(plain, float | Decimal) and math.isfinite(
-        real := number(plain, where, name) or 0
-    ):
-        if real == int(real):
+    if isinstance(plain, float | Decimal):
+        real = number(plain, where, name)
+        if real is not None and math.isfinite(real) and real == int(real):
             return str(int(real))
     refuse(where, f"{name} is {shown(value)}; give text or a whole number")
 
