@@ -140,7 +140,9 @@ def measure(
     verifier: Annotated[
         str,
         typer.Option(
-            help="For a file: exact, math, gym:NAME, package.module:function, FILE.py:f.",
+            help="For a file: exact; math, which compares what stands in the last box, or else the "
+            "last expression; gsm8k; gym:NAME; package.module:function or FILE.py:f, a function "
+            "of (completion, answer), or one as verl or TRL want it.",
             rich_help_panel=_JUDGING,
         ),
     ] = "exact",

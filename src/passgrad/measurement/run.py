@@ -26,6 +26,7 @@ from passgrad.lm.models import (
     load_tokenizer,
     model_ends,
     resolve,
+    vocabulary_size,
 )
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
@@ -314,7 +315,8 @@ def _given(model: str | Path, task: Task | None, options: Options, doubts: list[
         return read_foreign(
             drawing.rollouts, tokenizer=tokenizer, task=task, verifier=judge,
             stop=drawing.stop, ends=named or model_ends(model, tokenizer),
-            think=options.judging.think, max_new_tokens=drawing.max_new_tokens,
+            think=options.judging.think, vocabulary=vocabulary_size(model),
+            max_new_tokens=drawing.max_new_tokens,
             logged=options.logged,
         )  # fmt: skip
 

@@ -131,6 +131,8 @@ class Log:
     think: str | None = None
     """Behind it the answer begins."""
     stated: LogSettings = field(default_factory=LogSettings)
+    vocabulary: int = 0
+    """Rows of the model's embedding, where they are more than the tokenizer's tokens."""
     doubts: list[Warning] = field(default_factory=list)
     """What the reader of the log warns of when it is read."""
 

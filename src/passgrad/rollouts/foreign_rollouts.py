@@ -43,6 +43,7 @@ def read_foreign(
     stop: str | None = None,
     ends: Sequence[int] = (),
     think: str | None = None,
+    vocabulary: int = 0,
     max_new_tokens: int | None = None,
     logged: Logged | None = None,
     **options: Any,
@@ -60,6 +61,8 @@ def read_foreign(
     :param stop: Ended a completion; None: the task's stop, or else an end token of the model.
     :param ends: The end tokens of the model; without them that of the tokenizer.
     :param think: Behind it the answer begins, for the verifier.
+    :param vocabulary: Rows of the model's embedding, where they are more than the tokenizer's
+        tokens: such a row may have been drawn.
     :param max_new_tokens: Where completions were cut off; tells which ones were.
     :param logged: How the log is read.
     :param options: Fields of :class:`passgrad.rollouts.logged.Logged` by themselves.
@@ -81,7 +84,7 @@ def read_foreign(
         ends = (tokenizer.eos_token_id,)
     log = Log(
         name, rows, columns, tokenizer, Prompts(task, tokenizer), asked, stop, tuple(ends), think,
-        asked.stated(),
+        asked.stated(), vocabulary,
     )  # fmt: skip
     rollouts = rollouts_of(log, task, verifier, max_new_tokens)
     for doubt in log.doubts:

@@ -145,10 +145,11 @@ def _check(sample: Sample, log: Log, ends: tuple[int, ...], doubts: _Doubts) -> 
     tokenizer, stop = log.tokenizer, log.stop
     token_ids = sample.ids
     assert token_ids is not None
-    if any(not 0 <= token < len(tokenizer) for token in token_ids):
+    size = max(len(tokenizer), log.vocabulary)
+    if any(not 0 <= token < size for token in token_ids):
         refuse(
             sample.where,
-            f"a token id is outside the tokenizer's {len(tokenizer)}; "
+            f"a token id is outside the tokenizer's {size}; "
             "give the model that the samples were drawn from",
         )
     ended = bool(token_ids) and tuple(token_ids[-len(ends) :]) == ends
@@ -160,7 +161,7 @@ def _check(sample: Sample, log: Log, ends: tuple[int, ...], doubts: _Doubts) -> 
     if sample.state is None:
         sample.state = "stop" if ended else "length"
     elif not ended and token_ids and sample.state not in _CUT:
-        text = tokenizer.decode(token_ids, skip_special_tokens=False)
+        text = decode(tokenizer, token_ids)
         if not (isinstance(sample.ended_by, str) and text.endswith(sample.ended_by)):
             if sample.completion is None:
                 sample.completion = text
@@ -168,7 +169,7 @@ def _check(sample: Sample, log: Log, ends: tuple[int, ...], doubts: _Doubts) -> 
             doubts.completed.append(sample)
     if sample.completion is None:
         body = token_ids[: len(token_ids) - length]
-        sample.completion = tokenizer.decode(body, skip_special_tokens=False)
+        sample.completion = decode(tokenizer, body)
 
 
 def _said(total: int, doubts: _Doubts) -> list[str]:

@@ -15,7 +15,7 @@ from passgrad.lm.models import load_model
 from passgrad.lm.models.faults import one_line
 from passgrad.lm.packing import choose_packing
 from passgrad.lm.rollouts import Completion, Request
-from passgrad.lm.tokens import TokenizedPrompt
+from passgrad.lm.tokens import TokenizedPrompt, check_vocabulary
 from passgrad.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
     model, _ = load_model(request.model, dtype=getattr(torch, request.dtype))
     model.to(request.device)  # type: ignore[arg-type]
     settings, ends, prompts = request.settings, request.ends, request.prompts
-    _check_vocabulary(model, request)
+    size = model.get_input_embeddings().num_embeddings
+    check_vocabulary(prompts, size, request.name or request.model)
     law = _stated(model, request)
     jobs = sorted(
         (i for i in range(len(prompts)) for _ in range(request.num_samples)),
@@ -71,17 +72,6 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
         )
         steps.progress.advance((1 - _DRAWING) * len(mine))
     return completions
-
-
-def _check_vocabulary(model: Any, request: Request) -> None:
-    size = model.get_input_embeddings().num_embeddings
-    largest = max(max(ids) for ids in request.prompts)
-    if largest >= size:
-        raise UserError(
-            f"the tokenizer of {request.name or request.model} gives the token {largest}, and the "
-            f"model has {size}: it has tokens that were added without resizing the model; give "
-            "prompts without them, or the tokenizer that the model was trained with"
-        )
 
 
 def _cache_is_right(model: Any, request: Request) -> bool:

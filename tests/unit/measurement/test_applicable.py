@@ -77,3 +77,9 @@ def test_a_misspelt_file_or_task_gets_a_hint(tmp_path):
     ):
         with pytest.raises(UserError, match=says):
             as_task(str(given), "no-model", Judging(), Drawing())
+
+
+def test_references_are_tried_before_the_model_is_looked_for(processes):
+    prompts = [("", "1+1=", "2"), ("", "1/2=", "\\frac{1}{")]
+    with pytest.raises(UserError, match="prompt '1' has the answer .* no number, words or LaTeX"):
+        as_task(prompts, "no-model", Judging(verifier="math"), Drawing())

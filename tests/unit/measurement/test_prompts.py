@@ -116,7 +116,7 @@ def test_a_stop_of_several_tokens_is_refused_before_the_folder_is_made(
 def test_a_failed_vllm_is_a_remark(place, file, tmp_path, monkeypatch):
     from passgrad.rollouts import sampling, vllm_engine
 
-    def run(command, output):
+    def run(command, output, watch):
         output.write_text("ValueError: no room for the cache\n")
         return -9
 

@@ -92,6 +92,19 @@ def test_nor_do_all_fields_together(plain, asks):
     assert draws(asks(json.dumps({field: HOSTILE.get(field, 7) for field in fields()}))) == plain
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_nor_does_the_model_config(folder, plain):
+    """Where older models keep how they generate."""
+    file = folder / "config.json"
+    kept = file.read_text()
+    asks = {"repetition_penalty": 3.0, "temperature": 0.2, "do_sample": False, "top_k": 2}
+    file.write_text(json.dumps(json.loads(kept) | asks | {"max_length": 3, "num_beams": 2}))
+    try:
+        assert draws(folder) == plain
+    finally:
+        file.write_text(kept)
+
+
 def test_first_tokens_have_the_frequencies_of_the_model(asks):
     """Under the stated law, where the folder asks for another."""
     place = asks(json.dumps({"temperature": 0.5, "top_k": 3, "repetition_penalty": 1.5}))
@@ -175,6 +188,10 @@ def test_a_tokenizer_that_is_larger_than_the_model(make_tokenizer, tiny_model, t
     task = Task("t", (Prompt("", "abcd", "a", "", "one"),), exact_match, "\n", 4)
     with pytest.raises(UserError, match=r"gives the token 6, and the model has 5: .*resizing"):
         sample(place, task, num_samples=2, engine="transformers")
+    from passgrad.worlds.language import LanguageWorld
+
+    with pytest.raises(UserError, match=r"of this world gives the token 6, and the model has 5"):
+        LanguageWorld(load_model(place)[0], large, task.prompts)
 
 
 # --- models whose states from token to token are not those of a plain pass
