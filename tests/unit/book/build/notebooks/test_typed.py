@@ -27,7 +27,9 @@ REFUSED = object()
         ("true", REFUSED, REFUSED, True, "true"), ("False", REFUSED, REFUSED, False, "False"),
         ("1", 1, 1.0, REFUSED, "1"), ("", REFUSED, REFUSED, REFUSED, ""),
         ("null", REFUSED, REFUSED, REFUSED, "null"), ("inf", REFUSED, float("inf"), REFUSED, "inf"),
-        ("2024-01-01", REFUSED, REFUSED, REFUSED, "2024-01-01"), ("1e999", REFUSED, REFUSED, REFUSED, "1e999"), ("٣", REFUSED, REFUSED, REFUSED, "٣"),
+        ("2024-01-01", REFUSED, REFUSED, REFUSED, "2024-01-01"),
+        ("1e999", REFUSED, REFUSED, REFUSED, "1e999"),
+        ("٣", REFUSED, REFUSED, REFUSED, "٣"),
     ],
 )  # fmt: skip
 def test_the_declared_type_reads_the_text(text, whole, real, truth, words):
