@@ -194,6 +194,8 @@ def _plan(
     begun, doubts = time.perf_counter(), list[str]()
     check_applicable(options, prompts)
     drawing, estimating = options.drawing, options.estimating
+    if options.step is not None and options.step.verify_step:
+        _check_verification(prompts, drawing, group)
     show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
@@ -202,16 +204,13 @@ def _plan(
     group.from_main(lambda: resolve(model))  # fetched once
     tokenizer = load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
     doubts += adapter_doubts(model)
-    if options.step is not None and options.step.verify_step:
-        _check_verification(prompts, drawing, group)
     if options.running.shard:
         _check_shard(model, options, group, doubts)
     with _heard(doubts):
         task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
     given = None if drawing.rollouts is None else _given(model, task, options, doubts)
     source = given.prompt_ids if given else task.prompts if task else None
-    if source is None:
-        raise UserError("neither prompts nor rollouts are given: name one of them")
+    assert source is not None
     n = given.num_samples if given else drawing.samples
     orders = Orders.of(default_ks(n) if estimating.ks is None else estimating.ks)
     check_plan(
