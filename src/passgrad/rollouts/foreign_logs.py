@@ -67,6 +67,10 @@ PLAIN = (
 )  # fmt: skip
 
 
+#: :attr:`Sample.ended_by` where it was the model's end token for certain
+MODEL_END = -1
+
+
 class SamplingLawWarning(UserWarning):
     """Samples from another law than the policy, or from one that is not known."""
 

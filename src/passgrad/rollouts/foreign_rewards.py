@@ -71,7 +71,8 @@ def _judge(log: Log, samples: list[Sample], task: Task | None, verifier: Verifie
         _give_verdicts(log, unjudged, prompts, task.verify, task.think)
     elif unjudged:
         lacking = next((sample for sample in unjudged if sample.answer is None), None)
-        if lacking is not None or verifier is None:
+        some = len(unjudged) < len(samples)  # a gap among rewards is no wish for a verdict
+        if some or lacking is not None or verifier is None:
             refuse(
                 (lacking or unjudged[0]).where,
                 "no reward; name a column of rewards by --reward (reward=), or "

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 from passgrad.errors import UserError
 from passgrad.lm.models import closing_token
 from passgrad.lm.tokens import decode, encode, stop_ids
-from passgrad.rollouts.foreign_logs import Log, RetokenisedWarning, Sample
-from passgrad.rollouts.readers.values import refuse
+from passgrad.rollouts.foreign_logs import MODEL_END, Log, RetokenisedWarning, Sample
+from passgrad.rollouts.readers.values import clean, refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: :attr:`Sample.ended_by` where it was the model's end token for certain
-MODEL_END = -1
 _CUT = ("length", "broken")
 # From this length on, completions that are as long as the longest look cut off.
 _LONG = 32
@@ -54,6 +52,8 @@ def complete_tokens(log: Log, samples: list[Sample], max_new_tokens: int | None)
     doubts = _Doubts()
     prefixes: dict[str, list[int]] = {}
     for sample in samples:
+        if not sample.prompt:
+            refuse(sample.where, "the prompt is empty; give what the model continued")
         prefix = prefixes.setdefault(sample.prompt, [])
         if not prefix:
             prefix += encode(tokenizer, sample.prompt)
@@ -68,6 +68,8 @@ def complete_tokens(log: Log, samples: list[Sample], max_new_tokens: int | None)
             if model_end is None:
                 refuse(sample.where, "it ended at an end token, and the tokenizer has none")
             sample.ended_by = model_end
+        if sample.completion is not None:
+            clean(sample.completion, sample.where, "completion")
         if sample.ids is None:
             _make(sample, prefix, tokenizer, stop, ends, max_new_tokens, doubts)
         else:

@@ -225,7 +225,7 @@ def check_law(law: Mapping[str, float | None], where: str) -> None:
         raise UserError(f"{where}: temperature is {temperature}; give 0 or a positive number")
     if top_p is not None and not 0 < top_p <= 1:
         raise UserError(f"{where}: top_p is {top_p}; give a number in (0, 1]")
-    if top_k is not None and (top_k != top_k or top_k != int(top_k) or top_k < -1):
+    if top_k is not None and (top_k != int(top_k) or not -1 <= top_k < 2**31):
         raise UserError(f"{where}: top_k is {top_k}; give a whole number, 0 or -1 for none")
     limit, seed = law.get("max_new_tokens"), law.get("seed")
     if limit is not None and (limit != limit or limit != int(limit) or not 1 <= limit < 2**31):

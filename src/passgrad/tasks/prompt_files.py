@@ -329,7 +329,7 @@ def _answer(row: Mapping[str, Any], at: Line) -> str:
         if plain.adjusted() > 400 or plain.adjusted() < -400:
             at.fail("answer has too many digits; write it as text, in quotes")
         whole = plain == plain.to_integral_value()
-        answer = format(plain.to_integral_value() if whole else plain, "f")
+        answer = str(int(plain)) if whole else format(plain, "f")
     if not answer.strip():
         at.fail("answer is empty; give the reference that the verifier compares with")
     return answer

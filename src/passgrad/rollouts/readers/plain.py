@@ -71,8 +71,6 @@ def prompt_of(log: Log, row: Row, key: str | None) -> str:
         if known is None:
             refuse(row.where, "no prompt; give prompt or messages, or an id of the task")
         return known.text
-    if prompt == "":
-        refuse(row.where, "the prompt is empty; give what the model continued")
     return log.text(prompt, row.where, "prompt")
 
 

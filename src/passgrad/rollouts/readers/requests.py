@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from passgrad.rollouts.foreign_logs import Log, Sample
+from passgrad.rollouts.foreign_logs import MODEL_END, Log, Sample
 from passgrad.rollouts.logged import BENDING, LAW, bends, check_law
 from passgrad.rollouts.readers.values import label, refuse, setting, shown, whole
 from passgrad.tasks.json_lines import kind_of
@@ -77,6 +77,8 @@ class Request:
     bent: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
     """The strings at which a completion ended."""
+    asked: bool = False
+    """Whether it is known what was asked for."""
     keeps_stop: bool = False
     """Whether the text of a completion holds the string that ended it."""
 
@@ -101,6 +103,8 @@ class Request:
                 f"it may have ended at {names} or at the end of a turn, and does not say which; "
                 "take the samples with such an end out, or draw without stop strings",
             )
+        elif self.asked:
+            sample.ended_by = MODEL_END
         return sample
 
 
@@ -158,6 +162,7 @@ def _request(body: Mapping[str, Any], where: str, log: Log) -> Request:
         law,
         tuple(bent),
         tuple(stops),
+        True,
         body.get("include_stop_str_in_output") is True,
     )
 

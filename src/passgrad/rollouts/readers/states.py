@@ -48,7 +48,7 @@ def state_of(value: Any, where: str) -> State | None:
         value = value.get("type")
         if value is None:
             refuse(where, "finish_reason is an object without type; give stop, length or nothing")
-    if missing(value) or value == "":
+    if missing(value) or (isinstance(value, str) and not value):
         return None
     if not isinstance(value, str) or value.strip().lower() not in _STATES:
         refuse(where, f"finish_reason is {shown(value)}; give stop, length or nothing")

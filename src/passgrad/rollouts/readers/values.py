@@ -59,7 +59,7 @@ def number(value: Any, where: str, name: str, *, text: bool = False) -> float | 
 def setting(value: Any, where: str, name: str, *, text: bool = False) -> float | None:
     """A number of the sampling law; NaN is none, since that is how pandas writes it."""
     plain = number(value, where, name, text=text)
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         refuse(where, f"{name} is {value}; give a number")
     return None if plain is None or math.isnan(plain) else plain
 
@@ -99,11 +99,13 @@ def label(value: Any, where: str, name: str) -> str | None:
     if isinstance(value, str):
         return clean(value, where, name)
     plain = value.item() if isinstance(value, np.generic) else value
-    if isinstance(plain, bool) or not isinstance(plain, int | float | Decimal):
-        refuse(where, f"{name} is {shown(value)}; give text or a whole number")
-    if plain != plain or plain in (math.inf, -math.inf) or plain != int(plain):
-        refuse(where, f"{name} is {shown(value)}; give text or a whole number")
-    return str(int(plain))
+    if isinstance(plain, int) and not isinstance(plain, bool):
+        return str(plain)
+    if isinstance(plain, float | Decimal):
+        real = number(plain, where, name)
+        if real is not None and math.isfinite(real) and real == int(real):
+            return str(int(real))
+    refuse(where, f"{name} is {shown(value)}; give text or a whole number")
 
 
 def clean(value: str, where: str, name: str) -> str:

@@ -7,6 +7,7 @@ and text where text is, ``no`` is text or False, and ``1:30`` is no number anywh
 from __future__ import annotations
 
 import ast
+import math
 import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -190,7 +191,10 @@ def _real(given: str) -> float:
     text = given.strip()
     if not _REAL.fullmatch(text):
         raise _OtherTypeError
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    value = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    if math.isinf(value) and "inf" not in text.lower():
+        raise _OtherTypeError(" (too large)")
+    return value
 
 
 def _truth(given: str) -> bool:
