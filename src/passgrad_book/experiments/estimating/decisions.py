@@ -92,8 +92,8 @@ def _of_shares(law: AnswerLaw, share: float) -> AnswerLaw:
 def _with_hard(world: Bandit, share: float) -> Bandit:
     """The same prompts with this share of the mass on the hard ones."""
     hard = torch.tensor([group == "hard" for group in world.groups])
-    masses = torch.where(hard, share / hard.sum(), (1 - share) / (~hard).sum())
-    return Bandit(world.features[:, 1], hard, masses.double())
+    masses = hard * (share / hard.sum().double()) + ~hard * ((1 - share) / (~hard).sum().double())
+    return Bandit(world.features[:, 1], hard, masses)
 
 
 def share_without_product(product: Callable[[float], float], most: float) -> float:
