@@ -210,8 +210,7 @@ def _plan(
         task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
     given = None if drawing.rollouts is None else _given(model, task, options, doubts)
     source = given.prompt_ids if given else task.prompts if task else None
-    if source is None:
-        raise UserError("neither prompts nor rollouts are given: name one of them")
+    assert source is not None
     n = given.num_samples if given else drawing.samples
     orders = Orders.of(default_ks(n) if estimating.ks is None else estimating.ks)
     check_plan(
