@@ -6,12 +6,14 @@ An option counts as given where its value is not the default.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from passgrad.errors import UserError
 from passgrad.measurement.options import Options, both
+from passgrad.rollouts.logged import Logged
 from passgrad.tasks.base import Task
 from passgrad.tasks.prompt_files import TASKS
 
@@ -26,6 +28,11 @@ def check_applicable(options: Options, prompts: Any) -> None:
     """Raise a :class:`UserError` for an option that does not go with the others."""
     given = _given(options)
     rollouts = options.drawing.rollouts is not None
+    if prompts is None and not rollouts:
+        raise UserError(
+            "neither prompts nor rollouts are given: name one of them, --prompts (the second "
+            "argument) or --rollouts (rollouts=)"
+        )
     if isinstance(prompts, Task) or is_task(prompts):
         name = prompts.name if isinstance(prompts, Task) else prompts
         _refuse(given, _OF_A_FILE, f"the task {name} has its own; give a file of prompts for it")
@@ -33,9 +40,9 @@ def check_applicable(options: Options, prompts: Any) -> None:
         own = "the completions come from the rollouts, which have their own"
         verifying = options.step is not None and options.step.verify_step
         _refuse(given, _OF_DRAWING[:1] if verifying else _OF_DRAWING, own)
-        if prompts is None:
-            without = "the rollouts have rewards, and without prompts nothing is judged"
-            _refuse(given, _OF_A_FILE[:3], without)
+    else:
+        named = [part.name for part in fields(Logged)]
+        _refuse(given, named, "it is of completions drawn elsewhere, and no rollouts are given")
     if options.judging.verifier == "exact":
         _refuse(given, _LIMITS, "the verifier exact runs in no process; name another one for it")
     if not options.estimating.parts:
@@ -65,16 +72,18 @@ def meant(prompts: str | Path) -> str:
 
 
 def _given(options: Options) -> list[str]:
-    groups = (options.drawing, options.judging, options.estimating, options.running)
+    groups = (
+        options.drawing, options.judging, options.estimating, options.running, options.logged,
+    )  # fmt: skip
     return [
         part.name
         for group in groups
         for part in fields(group)
-        if part.name != "progress" and getattr(group, part.name) != part.default
+        if part.name != "progress" and getattr(group, part.name) not in (part.default, [])
     ]
 
 
-def _refuse(given: list[str], names: tuple[str, ...], reason: str) -> None:
+def _refuse(given: list[str], names: Sequence[str], reason: str) -> None:
     for name in names:
         if name in given:
             raise UserError(f"{both(name)} does not apply: {reason}")

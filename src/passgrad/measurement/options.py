@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +20,7 @@ from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.measurement.step import StepSize
 from passgrad.orders import Orders
 from passgrad.progress import Progress
+from passgrad.rollouts.logged import Logged
 from passgrad.rollouts.sampling import Engine, check_engine
 from passgrad.stats.binomial import check_level
 from passgrad.stats.intervals import Prompts, check_prompts
@@ -27,6 +28,8 @@ from passgrad.tasks.verifiers import Verifier
 
 #: what a model is computed in
 Dtype = Literal["float32", "bfloat16"]
+#: where a completion is cut off if nothing else is said
+DEFAULT_MAX_NEW_TOKENS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,27 +47,34 @@ class Drawing:
     ``base_url`` is given."""
     base_url: str | None = None
     """Of an OpenAI-compatible vLLM server that serves the model."""
-    rollouts: str | Path | None = None
-    """Completions drawn elsewhere (:mod:`passgrad.rollouts.foreign_logs`), from this model."""
+    rollouts: str | Path | Sequence[str | Path] | None = None
+    """Completions drawn elsewhere (:mod:`passgrad.rollouts.foreign_logs`), from this model: a file,
+    several, a folder, a pattern."""
     stop: str | None = None
     """What ends a completion, for a file and for prompts; None is the model's end tokens."""
     end_tokens: Sequence[str] | None = None
     """The tokens that end a completion, in place of those that the model's files declare; each text
     is one token."""
-    max_new_tokens: int = 512
-    """Where it is cut off otherwise, for a file and for prompts; one that lacks its ``stop`` is
-    wrong."""
+    max_new_tokens: int | None = None
+    """Where it is cut off otherwise, for a file and for prompts, None being 512; one that lacks its
+    ``stop`` is wrong. With ``rollouts`` where theirs were, None being unknown."""
     seed: int = 0
     """Of the completions and of their halves."""
 
     def __post_init__(self) -> None:
         _check_count("samples", self.samples)
-        _check_count("max_new_tokens", self.max_new_tokens)
+        if self.max_new_tokens is not None:
+            _check_count("max_new_tokens", self.max_new_tokens)
         if isinstance(self.end_tokens, str):
             object.__setattr__(self, "end_tokens", (self.end_tokens,))
         if self.end_tokens and self.stop is not None:
             raise UserError("stop and end_tokens are both given; an answer ends in one way")
         object.__setattr__(self, "engine", check_engine(self.engine, self.base_url))
+
+    @property
+    def limit(self) -> int:
+        """``max_new_tokens`` of completions that are drawn."""
+        return DEFAULT_MAX_NEW_TOKENS if self.max_new_tokens is None else self.max_new_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +200,7 @@ class Options:
     estimating: Estimating
     step: Stepping | None
     running: Running
+    logged: Logged = field(default_factory=Logged)
 
     @classmethod
     def sort(
@@ -200,6 +211,7 @@ class Options:
         estimating: Estimating | None = None,
         step: Stepping | StepSize | bool | None = True,
         running: Running | None = None,
+        logged: Logged | None = None,
     ) -> Options:
         """The groups that are given, and the others from the keywords that are fields of theirs.
 
@@ -221,6 +233,7 @@ class Options:
             _group("estimating", estimating, own),
             _group("step", None if step is True else step, own) if step else None,
             _group("running", running, own),
+            _group("logged", logged, own),
         )
 
 
@@ -230,6 +243,7 @@ _GROUPS: dict[str, type] = {
     "estimating": Estimating,
     "step": Stepping,
     "running": Running,
+    "logged": Logged,
 }
 _OWNER = {part.name: group for group, kind in _GROUPS.items() for part in fields(kind)}
 

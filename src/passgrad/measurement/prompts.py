@@ -16,6 +16,7 @@ from passgrad.measurement.applicable import is_task, meant
 from passgrad.measurement.options import Drawing, Judging
 from passgrad.tasks.base import Prompt, Task, as_prompts
 from passgrad.tasks.prompt_files import TASKS, read_prompts, task_by_name
+from passgrad.tasks.repeats import distinct
 from passgrad.tasks.verifiers import Verifier
 
 GivenPrompts = str | Path | Task | Iterable[Prompt | Sequence[str]]
@@ -24,7 +25,7 @@ GivenPrompts = str | Path | Task | Iterable[Prompt | Sequence[str]]
 def as_task(prompts: GivenPrompts, model: str | Path, judging: Judging, drawing: Drawing) -> Task:
     """The task that these prompts are.
 
-    :param prompts: A file of JSON lines, the name of a task, a task, or prompts.
+    :param prompts: A file, the name of a task, a task, or prompts, of which each counts once.
     :param judging, drawing: For a file and for prompts: the verifier, and what ends a completion.
     :raises UserError: For a file or a name that is not there, all that reading refuses, and a
         reference that the verifier cannot judge.
@@ -50,10 +51,10 @@ def _task(prompts: GivenPrompts, model: str | Path, judging: Judging, drawing: D
     if isinstance(prompts, str | Path):
         return read_prompts(
             prompts, tokenizer=load_tokenizer(resolve(model)), verifier=judging.judge(),
-            stop=drawing.stop, max_new_tokens=drawing.max_new_tokens,
+            stop=drawing.stop, max_new_tokens=drawing.limit,
         )  # fmt: skip
-    return Task(
-        "prompts", as_prompts(prompts), judging.judge(), drawing.stop, drawing.max_new_tokens
+    return distinct(
+        Task("prompts", as_prompts(prompts), judging.judge(), drawing.stop, drawing.limit)
     )
 
 

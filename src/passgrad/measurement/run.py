@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -26,10 +26,11 @@ from passgrad.lm.models import (
     load_tokenizer,
     model_ends,
     resolve,
+    vocabulary_size,
 )
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
-from passgrad.lm.tokens import decode, encode
+from passgrad.lm.tokens import decode, encode, single_token
 from passgrad.lm.trial import try_model
 from passgrad.measurement.advice import advice, chosen_order
 from passgrad.measurement.applicable import check_applicable
@@ -62,13 +63,17 @@ from passgrad.progress import Progress, Silent
 from passgrad.rollouts.endings import past_a_turn, remarks_on_thoughts
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
 from passgrad.rollouts.foreign_rollouts import read_foreign
+from passgrad.rollouts.logged import Logged
+from passgrad.rollouts.readers.files import files_of
 from passgrad.rollouts.same_law import MOST_TOKENS, LawComparison, check_same_law
 from passgrad.rollouts.sampling import EngineWarning, end_tokens
 from passgrad.tasks.base import Task
+from passgrad.tasks.repeats import RepeatedPromptsWarning
 from passgrad.tasks.verifiers import Verifier
 
 # One process may draw for days while another has nothing to draw.
 _DRAWING = timedelta(days=7)
+_DOUBTS = (SamplingLawWarning, RetokenisedWarning, RepeatedPromptsWarning, EngineWarning)
 # Of the prompts of a half, where there are enough of them.
 _FOLDS = 16
 # Tokens that are compared of completions that this process drew from this model.
@@ -109,6 +114,7 @@ def measure(
     estimating: Estimating | None = None,
     step: Stepping | StepSize | bool | None = True,
     running: Running | None = None,
+    logged: Logged | None = None,
     **options: Any,
 ) -> Measurement:
     """Measure the conflict of pass@k and pass@1 of a model on prompts.
@@ -121,7 +127,7 @@ def measure(
         ``group``), the name of a task, a task, or prompts. With rollouts drawn elsewhere it may be
         left out if these have prompts and rewards.
     :param out: The folder of the measurement.
-    :param drawing, judging, estimating, running: Groups of options
+    :param drawing, judging, estimating, running, logged: Groups of options
         (:mod:`passgrad.measurement.options`).
     :param step: The step that is predicted, as a group or a size; False or None for none.
     :param options: Single options by the names of the fields of the groups: ``samples=32``,
@@ -133,7 +139,7 @@ def measure(
     >>> import passgrad as pg
     >>> pg.measure("smollm2-135m", "conventions", out="conflict", samples=16)  # doctest: +SKIP
     """
-    chosen = Options.sort(options, drawing, judging, estimating, step, running)
+    chosen = Options.sort(options, drawing, judging, estimating, step, running, logged)
     with processes(device=chosen.running.device) as group:
         work = _plan(model, prompts, Path(out), chosen, group)
         remedy = f"lower --token-budget (token_budget=, now {chosen.running.token_budget})"
@@ -188,21 +194,23 @@ def _plan(
     begun, doubts = time.perf_counter(), list[str]()
     check_applicable(options, prompts)
     drawing, estimating = options.drawing, options.estimating
+    if options.step is not None and options.step.verify_step:
+        _check_verification(prompts, drawing, group)
     show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
+    if drawing.rollouts is not None:
+        files_of(drawing.rollouts)  # a name without files is found before the model is
     group.from_main(lambda: resolve(model))  # fetched once
     tokenizer = load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
     doubts += adapter_doubts(model)
-    if options.step is not None and options.step.verify_step:
-        _check_verification(prompts, drawing, group)
     if options.running.shard:
         _check_shard(model, options, group, doubts)
-    task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
-    given = None if drawing.rollouts is None else _given(model, task, drawing, doubts)
+    with _heard(doubts):
+        task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
+    given = None if drawing.rollouts is None else _given(model, task, options, doubts)
     source = given.prompt_ids if given else task.prompts if task else None
-    if source is None:
-        raise UserError("neither prompts nor rollouts are given: name one of them")
+    assert source is not None
     n = given.num_samples if given else drawing.samples
     orders = Orders.of(default_ks(n) if estimating.ks is None else estimating.ks)
     check_plan(
@@ -210,7 +218,7 @@ def _plan(
         level=estimating.level,
     )  # fmt: skip
     settings = _settings(model, prompts, task, n, orders, options)
-    settings["end_tokens"] = _ends(model, tokenizer, task if given is None else None, doubts)
+    settings["end_tokens"] = _ends(model, tokenizer, task, drawing, doubts)
     folder = Folder(out)
     group.from_main(lambda: folder.claim(settings, resume=options.running.resume))
     if given is None and task is not None:
@@ -237,13 +245,18 @@ def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: P
         )
 
 
-def _ends(model: str | Path, tokenizer: Any, task: Task | None, doubts: list[str]) -> list[str]:
+def _ends(
+    model: str | Path, tokenizer: Any, task: Task | None, drawing: Drawing, doubts: list[str]
+) -> list[str]:
     """The tokens that end a completion, as text, and a doubt if there should be others."""
-    ends = declared = model_ends(model, tokenizer)
-    if task is not None:
+    declared = model_ends(model, tokenizer)
+    if drawing.rollouts is None and task is not None:
         ends = end_tokens(tokenizer, task, declared)
         doubts += past_a_turn(tokenizer, task, ends)
-    return [decode(tokenizer, [token]) for token in ends]
+        return [decode(tokenizer, [token]) for token in ends]
+    stop = drawing.stop if drawing.stop is not None or task is None else task.stop
+    named = list(drawing.end_tokens or ()) if stop is None else [stop]
+    return named or [decode(tokenizer, [token]) for token in declared]
 
 
 def _check_shard(model: str | Path, options: Options, group: Processes, doubts: list[str]) -> None:
@@ -275,17 +288,18 @@ def _settings(
 ) -> dict[str, Any]:  # fmt: skip
     """All that the numbers depend on."""
     drawing, estimating = options.drawing, options.estimating
-    path = None if drawing.rollouts is None else Path(drawing.rollouts)
+    files = [] if drawing.rollouts is None else files_of(drawing.rollouts)
+    names = [path.name for path in files]
     return {
         "model": str(model),
         "prompts": None if task is None else task.name,
         "prompts_digest": None if task is None or prompts is None else digest(task, prompts, model),
-        "rollouts": None if path is None else path.name,
-        "rollouts_digest": None if path is None else _file_digest(path),
+        "rollouts": names[0] if len(names) == 1 else names or None,
+        "rollouts_digest": _digest(files, options.logged) if files else None,
         "samples": num_samples,
         "ks": list(orders),
-        "engine": drawing.engine if path is None else None,
-        "sampling": asdict(Sampling(seed=drawing.seed)) if path is None else None,
+        "engine": None if files else drawing.engine,
+        "sampling": None if files else asdict(Sampling(seed=drawing.seed)),
         "reading": estimating.reading,
         "estimator": estimating.estimator,
         "level": estimating.level,
@@ -295,13 +309,19 @@ def _settings(
     }
 
 
-def _given(model: str | Path, task: Task | None, drawing: Drawing, doubts: list[str]) -> Rollouts:
+def _given(model: str | Path, task: Task | None, options: Options, doubts: list[str]) -> Rollouts:
     """Rollouts from elsewhere; what is doubtful about their law is added to the doubts."""
+    drawing = options.drawing
     assert drawing.rollouts is not None
-    with _heard(doubts, f"{drawing.rollouts}: "):
+    tokenizer = load_tokenizer(resolve(model))
+    named = [single_token(tokenizer, text) for text in drawing.end_tokens or ()]
+    with _heard(doubts, f"{files_of(drawing.rollouts)[0]}: "), options.judging.judge() as judge:
         return read_foreign(
-            drawing.rollouts, tokenizer=load_tokenizer(resolve(model)), task=task,
-            stop=drawing.stop, max_new_tokens=drawing.max_new_tokens,
+            drawing.rollouts, tokenizer=tokenizer, task=task, verifier=judge,
+            stop=drawing.stop, ends=named or model_ends(model, tokenizer),
+            think=options.judging.think, vocabulary=vocabulary_size(model),
+            max_new_tokens=drawing.max_new_tokens,
+            logged=options.logged,
         )  # fmt: skip
 
 
@@ -312,7 +332,7 @@ def _heard(doubts: list[str], lead: str = "") -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        if issubclass(warning.category, SamplingLawWarning | RetokenisedWarning | EngineWarning):
+        if issubclass(warning.category, _DOUBTS):
             doubts.append(str(warning.message).removeprefix(lead))
         else:
             warnings.warn_explicit(
@@ -520,6 +540,12 @@ def _write(work: _Work) -> Measurement:
     return measured
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:20]
+def _digest(files: Sequence[Path], logged: Logged) -> str:
+    """Of rollouts drawn elsewhere, and of how they are read."""
+    whole = hashlib.sha256()
+    for path in [*files, *([] if logged.requests is None else [Path(logged.requests)])]:
+        with path.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    how = replace(logged, settings=None, requests=None)
+    whole.update(repr((how, logged.stated())).encode())
+    return whole.hexdigest()[:20]

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 
 from passgrad.lm.distributed import without_launcher
 from passgrad.lm.rollouts import Completion, Request
+from passgrad.progress import Progress, Silent
 
 # What the user has set in the environment stays.
 _ENVIRONMENT = {
@@ -36,6 +38,9 @@ _ENVIRONMENT = {
 # From here on a core for the scheduler costs less than it saves.
 _MANY_CORES = 4
 
+
+# Seconds between two looks at a worker, and after which silence is broken.
+_LOOK, _SILENCE = 2.0, 45.0
 
 # Where what a worker said is kept if it fails.
 _KEPT: ContextVar[Path | None] = ContextVar("output of vLLM", default=None)
@@ -59,18 +64,20 @@ def output_kept_in(file: Path) -> Iterator[None]:
         _KEPT.reset(token)
 
 
-def draw(request: Request) -> list[list[Completion]]:
+def draw(request: Request, progress: Progress | None = None) -> list[list[Completion]]:
     """Completions of each prompt, token ids in, token ids out.
 
+    :param progress: Advanced by the completions that are there, and told now and then that the
+        engine still starts.
     :raises EngineError: If the worker fails or dies.
     """
     return [
         [Completion(tuple(ids), reason, logprob) for ids, reason, logprob in row]
-        for row in ask(request)["drawn"]
+        for row in ask(request, progress)["drawn"]
     ]
 
 
-def ask(request: Request) -> dict[str, Any]:
+def ask(request: Request, progress: Progress | None = None) -> dict[str, Any]:
     """The response of :mod:`passgrad.rollouts.vllm_worker` to one request.
 
     :raises EngineError: If the worker fails or dies.
@@ -82,6 +89,7 @@ def ask(request: Request) -> dict[str, Any]:
         status = _run(
             [sys.executable, "-m", "passgrad.rollouts.vllm_worker", str(asked), str(answered)],
             output,
+            _Watch(Path(folder, "drawn.txt"), progress or Silent()),
         )
         if answered.is_file():
             response = json.loads(answered.read_text(encoding="utf-8"))
@@ -115,10 +123,33 @@ def _failure(error: str, output: Path) -> str:
     return f"{error} (all that vLLM said is in {kept})"
 
 
-def _run(command: list[str], output: Path | None = None) -> int:
+class _Watch:
+    """Looks at how many completions the worker has, and tells."""
+
+    def __init__(self, file: Path, progress: Progress) -> None:
+        self.file, self.progress, self.drawn = file, progress, 0
+        self.begun = self.told = time.monotonic()
+
+    def __call__(self) -> None:
+        now, drawn = time.monotonic(), 0
+        with contextlib.suppress(OSError, ValueError):
+            drawn = int(self.file.read_text())
+        if drawn > self.drawn:
+            self.progress.advance(drawn - self.drawn)
+            self.drawn, self.told = drawn, now
+        elif now - self.told > _SILENCE:
+            what = "vLLM has no further prompt done yet" if drawn else "vLLM starts, or draws"
+            self.progress.note(f"{what} ({now - self.begun:.0f} s)")
+            self.told = now
+
+
+def _run(
+    command: list[str], output: Path | None = None, watch: Callable[[], None] | None = None
+) -> int:
     """The status of the command, none of whose processes outlives this call.
 
     :param output: Where it says what it says.
+    :param watch: Called every few seconds.
 
     vLLM starts an engine as a process of its own, which goes on when only the worker is killed.
     The worker leads a session, and whatever is left of it is killed.
@@ -134,6 +165,10 @@ def _run(command: list[str], output: Path | None = None) -> int:
             start_new_session=True,
         )
     try:
+        while watch is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return worker.wait(timeout=_LOOK)
+            watch()
         return worker.wait()
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -19,8 +20,10 @@ from typing import Any
 CPU_BLOCK = 32
 
 
-def generate(request: dict[str, Any]) -> dict[str, Any]:
+def generate(request: dict[str, Any], told: Path) -> dict[str, Any]:
     """What a :class:`~passgrad.lm.rollouts.Request`, as a dictionary, asks for.
+
+    :param told: Has the number of completions so far.
 
     ``drawn``: for each prompt its completions, (token ids, finish reason, log-probability).
     ``seconds``: the wall time of ``load`` (imports and engine) and of ``generate``.
@@ -64,11 +67,29 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
         detokenize=False,
     )
     loaded = time.perf_counter()
-    outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], law, use_tqdm=False)
+    asked = [{"prompt_token_ids": ids} for ids in prompts]
+    outputs = engine.generate(asked, law, use_tqdm=_teller(told))
     return {
         "drawn": [[_plain(one) for one in output.outputs] for output in outputs],
         "seconds": {"load": loaded - begun, "generate": time.perf_counter() - loaded},
     }
+
+
+def _teller(told: Path) -> Any:
+    """A bar that vLLM takes, and that writes how many completions there are into a file."""
+    from tqdm import tqdm
+
+    class Teller(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "file": io.StringIO(), "mininterval": 1e9})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            if self.iterable is None:  # not while prompts are handed over
+                told.write_text(str(int(self.n)))
+            return shown
+
+    return Teller
 
 
 def _plain(output: Any) -> tuple[list[int], str, float]:
@@ -82,7 +103,8 @@ def main(asked: Path, answered: Path) -> None:
     complete.
     """
     try:
-        response = generate(json.loads(asked.read_text(encoding="utf-8")))
+        request = json.loads(asked.read_text(encoding="utf-8"))
+        response = generate(request, answered.with_name("drawn.txt"))
     # Whatever stops an engine: the caller names it and goes on with another.
     except Exception as error:
         traceback.print_exc()

@@ -25,7 +25,7 @@ from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, alone, pack, packed_logpr
 from passgrad.lm.packing import Packs, choose_packing
 from passgrad.lm.parameters import ParameterLayout
 from passgrad.lm.passes import prompt_law
-from passgrad.lm.tokens import tokenize_prompt
+from passgrad.lm.tokens import check_vocabulary, tokenize_prompt
 from passgrad.objectives import Objective
 from passgrad.tasks.base import Prompt, as_prompts
 from passgrad.worlds.base import World
@@ -85,6 +85,8 @@ class LanguageWorld(World):
             )
             for x in self.prompts
         ]
+        size = model.get_input_embeddings().num_embeddings
+        check_vocabulary([(*one.prefix, *one.target) for one in self.tokenized], size, "this world")
         self.masses = prompt_law(masses, len(self.prompts))
         self.layout = ParameterLayout(model)
         self.num_parameters = self.layout.num_parameters

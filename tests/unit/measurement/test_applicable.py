@@ -22,7 +22,8 @@ from passgrad.tasks.arithmetic import arithmetic
         (None, {"rollouts": "r.jsonl", "engine": "vllm"}, "--engine .*come from the rollouts"),
         (None, {"rollouts": "r.jsonl", "base_url": "http://a"}, "--base-url .*rollouts"),
         (None, {"rollouts": "r.jsonl", "samples": 8}, "--samples .*rollouts"),
-        (None, {"rollouts": "r.jsonl", "verifier": "math"}, "--verifier .*nothing is judged"),
+        ("p.jsonl", {"reward": "a"}, "--reward .*no rollouts are given"),
+        ("p.jsonl", {"threshold": 0.5}, "--threshold .*no rollouts are given"),
         ("p.jsonl", {"verifier_memory": 99}, "--verifier-memory .*exact runs in no process"),
         ("p.jsonl", {"parts": False, "adam": "a.safetensors"}, "--adam .*those are left out"),
     ],
@@ -76,3 +77,9 @@ def test_a_misspelt_file_or_task_gets_a_hint(tmp_path):
     ):
         with pytest.raises(UserError, match=says):
             as_task(str(given), "no-model", Judging(), Drawing())
+
+
+def test_references_are_tried_before_the_model_is_looked_for(processes):
+    prompts = [("", "1+1=", "2"), ("", "1/2=", "\\frac{1}{")]
+    with pytest.raises(UserError, match="prompt '1' has the answer .* no number, words or LaTeX"):
+        as_task(prompts, "no-model", Judging(verifier="math"), Drawing())

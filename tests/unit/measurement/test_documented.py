@@ -6,7 +6,7 @@ import re
 import torch
 
 from passgrad.measurement import estimate_conflict, sample_bandit
-from passgrad.measurement.options import Drawing, Estimating, Judging, Running, Stepping
+from passgrad.measurement.options import Drawing, Estimating, Judging, Logged, Running, Stepping
 from passgrad.measurement.parts import Folding, estimate_parts
 from passgrad.measurement.realised import TakenStep, realised_from_counts
 from passgrad.measurement.samples import bandit_steps
@@ -53,9 +53,9 @@ def test_columns_of_parts_and_step(root):
 
 def test_options_of_the_groups(root):
     text = (root / "book" / "measure.md").read_text().split("\n| group | options |\n", 1)[1]
-    rows = [re.findall(r"`([^`]+)`", line) for line in text.splitlines()[1:6]]
+    rows = [re.findall(r"`([^`]+)`", line) for line in text.splitlines()[1:7]]
     kinds = {"drawing": Drawing, "judging": Judging, "estimating": Estimating}
-    kinds |= {"step": Stepping, "running": Running}
+    kinds |= {"step": Stepping, "running": Running, "logged": Logged}
     assert {group: names for group, *names in rows} == {
         group: [field.name for field in dataclasses.fields(kind)] for group, kind in kinds.items()
     }

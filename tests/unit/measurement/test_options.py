@@ -12,13 +12,14 @@ from passgrad.measurement.options import (
     Drawing,
     Estimating,
     Judging,
+    Logged,
     Options,
     Running,
     Stepping,
 )
 from passgrad.measurement.step import StepSize
 
-GROUPS = (Drawing, Judging, Estimating, Stepping, Running)
+GROUPS = (Drawing, Judging, Estimating, Stepping, Running, Logged)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_the_command_has_every_option_with_its_default():
         name: parameter.default for name, parameter in inspect.signature(command).parameters.items()
     }
     assert offered.pop("step") is True
-    for name in ("model", "out", "prompts"):
+    for name in ("model", "out", "prompts", "config"):
         offered.pop(name)
     assert offered == defaults
 

@@ -153,3 +153,22 @@ def test_the_answer_alone_is_judged(chat):
     assert rewards("</think>", lambda text, prompt: "b" in text) == [[1, 0, 0, 0]]
     # Without the mark thoughts that nothing closes are no answer all the same.
     assert rewards(None, lambda text, prompt: "b" in text) == [[1, 1, 0, 1]]
+
+
+def test_a_log_may_have_rows_of_the_embedding_without_a_token(chat, tmp_path):
+    """They are as good as any other id up to the model's size, and read as nothing."""
+    from passgrad.rollouts.foreign_rollouts import read_foreign
+
+    tokenizer = load_tokenizer(chat)
+    beyond = len(tokenizer) + 3
+    letter = tokenizer.convert_tokens_to_ids("a")
+    row = {"prompt": "a?", "completion_ids": [letter, beyond, letter, TURN], "reward": 1}
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row | {"reward": i}) + "\n" for i in (0, 1)))
+    with pytest.raises(UserError, match="line 1: a token id is outside the tokenizer's"):
+        read_foreign(path, tokenizer=tokenizer)
+    with pytest.warns(UserWarning, match="does not say"):
+        read = read_foreign(path, tokenizer=tokenizer, ends=(EOS, TURN), vocabulary=beyond + 1)
+    assert read.table["completion_ids"].to_pylist() == [row["completion_ids"]] * 2
+    assert read.table["completion"].to_pylist() == ["aa"] * 2
+    assert read.table["finish_reason"].to_pylist() == ["stop"] * 2

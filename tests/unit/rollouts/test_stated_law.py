@@ -9,7 +9,6 @@ from scipy.stats import chisquare
 from passgrad.errors import UserError
 from passgrad.lm.models import load_model, save_model
 from passgrad.lm.tokens import encode
-from passgrad.rollouts import transformers_engine
 from passgrad.rollouts.sampling import sample
 from passgrad.tasks.base import Prompt, Task, exact_match
 
@@ -92,6 +91,19 @@ def test_nor_do_all_fields_together(plain, asks):
     assert draws(asks(json.dumps({field: HOSTILE.get(field, 7) for field in fields()}))) == plain
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_nor_does_the_model_config(folder, plain):
+    """Where older models keep how they generate."""
+    file = folder / "config.json"
+    kept = file.read_text()
+    asks = {"repetition_penalty": 3.0, "temperature": 0.2, "do_sample": False, "top_k": 2}
+    file.write_text(json.dumps(json.loads(kept) | asks | {"max_length": 3, "num_beams": 2}))
+    try:
+        assert draws(folder) == plain
+    finally:
+        file.write_text(kept)
+
+
 def test_first_tokens_have_the_frequencies_of_the_model(asks):
     """Under the stated law, where the folder asks for another."""
     place = asks(json.dumps({"temperature": 0.5, "top_k": 3, "repetition_penalty": 1.5}))
@@ -111,21 +123,6 @@ def test_first_tokens_have_the_frequencies_of_the_model(asks):
             observed[-2:], expected[-2:] = [sum(observed[-2:])], [sum(expected[-2:])]
         assert len(expected) > 2
         assert chisquare(observed, expected).pvalue > 1e-5
-
-
-def test_prompts_of_other_lengths_do_not_share_a_batch(folder, monkeypatch):
-    """Padding would be read by models that keep a state."""
-    seen = []
-    generate = transformers_engine._generate
-    monkeypatch.setattr(
-        transformers_engine,
-        "_generate",
-        lambda model, prompts, *more: (
-            seen.append({*map(len, prompts)}) or generate(model, prompts, *more)
-        ),
-    )
-    draws(folder)
-    assert seen == [{5}, {8}]
 
 
 def test_progress_within_a_batch(folder, monkeypatch):
@@ -175,6 +172,10 @@ def test_a_tokenizer_that_is_larger_than_the_model(make_tokenizer, tiny_model, t
     task = Task("t", (Prompt("", "abcd", "a", "", "one"),), exact_match, "\n", 4)
     with pytest.raises(UserError, match=r"gives the token 6, and the model has 5: .*resizing"):
         sample(place, task, num_samples=2, engine="transformers")
+    from passgrad.worlds.language import LanguageWorld
+
+    with pytest.raises(UserError, match=r"of this world gives the token 6, and the model has 5"):
+        LanguageWorld(load_model(place)[0], large, task.prompts)
 
 
 # --- models whose states from token to token are not those of a plain pass
@@ -212,25 +213,35 @@ def other_model(name, tokenizer, place, **sizes):
 def test_each_step_has_the_law_of_a_plain_pass(
     name, sizes, cached, make_tokenizer, tmp_path, monkeypatch
 ):
-    """The states are used where they are right, and left out where not."""
+    """Padding and states are used where they are right, and left out where not."""
     from transformers import GenerationMixin
 
     place = other_model(name, make_tokenizer("ab=\n"), tmp_path / "model", **sizes)
-    steps, asked = [], []
+    lengths, asked, gaps = [], [], []
     original = GenerationMixin.generate
 
-    def generate(self, input_ids, generation_config, **options):
+    def generate(self, input_ids, attention_mask, generation_config, **options):
         generation_config.output_logits = generation_config.return_dict_in_generate = True
-        made = original(self, input_ids=input_ids, generation_config=generation_config, **options)
+        made = original(
+            self, input_ids=input_ids, attention_mask=attention_mask,
+            generation_config=generation_config, **options,
+        )  # fmt: skip
+        if "stopping_criteria" not in options:
+            return made
         asked.append(generation_config.use_cache)
-        plain = self(input_ids=made.sequences[:, :-1], use_cache=False).logits
+        lengths.append(set(attention_mask.sum(-1).tolist()))
         kept = torch.stack(made.logits, 1)
-        gap = kept.log_softmax(-1) - plain[:, input_ids.shape[1] - 1 :].log_softmax(-1)
-        steps.append(float(gap.abs().max()))
-        return made if "stopping_criteria" not in options else made.sequences
+        for ids, mask, logits in zip(made.sequences, attention_mask, kept, strict=True):
+            first = int((1 - mask).sum())
+            plain = self(input_ids=ids[None, first:-1], use_cache=False).logits[0]
+            plain = plain[input_ids.shape[1] - first - 1 :]
+            gaps.append(float((logits.log_softmax(-1) - plain.log_softmax(-1)).abs().max()))
+        return made.sequences
 
     monkeypatch.setattr(GenerationMixin, "generate", generate)
     draws(place, 4)
-    assert set(asked[1:]) == {cached}
-    assert (steps[0] < 1e-3) == cached
-    assert max(steps[1:]) < 1e-3
+    assert set(asked) == {cached}
+    # Prompts of several lengths share a batch where padding changes nothing.
+    assert lengths == ([{5, 8}] if cached else [{5}, {8}])
+    assert len(gaps) == 8
+    assert max(gaps) < 1e-3

@@ -9,6 +9,7 @@ from passgrad.tasks.thinking import MARKS, answer_of
     ("completion", "prompt", "answer"),
     [
         ("<think>it is 7</think>9", "x?", "9"),
+        ("<think>it is 7</think>\n\n9 \n", "x?", "9 \n"),
         ("it is 7</think>9", "x?<think>\n", "9"),
         ("<think>a</think>b<think>c</think>d", "x?", "d"),
         ("<think>it is 7", "x?", None),

@@ -15,7 +15,7 @@ from passgrad.lm.models.embedded import (
     folder,
     is_fetched,
 )
-from passgrad.lm.models.ends import closing_token, loaded_ends, model_ends
+from passgrad.lm.models.ends import closing_token, loaded_ends, model_ends, vocabulary_size
 from passgrad.lm.models.folders import (
     adapter_doubts,
     base_of,
@@ -47,5 +47,6 @@ __all__ = [
     "resolve",
     "save_merged",
     "save_model",
+    "vocabulary_size",
     "weights_sha256",
 ]

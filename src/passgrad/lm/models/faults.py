@@ -69,7 +69,7 @@ def check_config(place: Path) -> None:
         code of the model's own, and a model that is no causal language model.
     """
     config = read_json(place / CONFIG)
-    quantised = config.get("quantization_config")
+    quantised = config.get("quantization_config") or config.get("quantization")  # of MLX
     if quantised:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else None
         raise _quantised(place, method or "by an unknown method")
@@ -163,7 +163,7 @@ def check_safetensors(file: Path) -> None:
             "again"
         ) from error
     for name, kind in kinds.items():
-        packed = kind in ("U8", "I8", "I32") and name.endswith(_PACKED)
+        packed = kind in ("U8", "I8", "I32", "U32") and name.endswith(_PACKED)
         if packed or kind.startswith(("F8", "F6", "F4")):
             raise _quantised(file.parent, f"{name} is {kind}")
 

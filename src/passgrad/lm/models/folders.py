@@ -130,6 +130,7 @@ def _checked(place: Path) -> str:
         if not (place / ADAPTER_WEIGHTS).is_file():
             raise UserError(f"{place} has no {ADAPTER_WEIGHTS}; save the adapter as safetensors")
         check_safetensors(place / ADAPTER_WEIGHTS)
+        _check_kind(place)
         resolve(base_of(place))
         return str(place)
     if not (place / CONFIG).is_file() or not has_weights(place):
@@ -144,6 +145,31 @@ def _checked(place: Path) -> str:
     check_config(place)
     check_weights(place)
     return str(place)
+
+
+def _check_kind(place: Path) -> None:
+    """Refuse an adapter that is not a change of the base's layers at every token."""
+    import peft
+
+    settings = read_json(place / ADAPTER)
+    kind = settings.get("peft_type")
+    kinds = {one.value: config for one, config in peft.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    known = kinds.get(str(kind))
+    if known is None:
+        raise UserError(
+            f"the adapter in {place} is a {kind!r}, which peft {peft.__version__} does not know; "
+            "upgrade peft, or merge the adapter into its base where it was trained"
+        )
+    if issubclass(known, peft.PromptLearningConfig) or kind == "ADAPTION_PROMPT":
+        raise UserError(
+            f"the adapter in {place} is one of learned prompts ({kind}), which has no place in the "
+            "layers; give a LoRA one"
+        )
+    if settings.get("alora_invocation_tokens"):
+        raise UserError(
+            f"the adapter in {place} acts behind some tokens alone (alora_invocation_tokens), "
+            "which is not supported; give a LoRA adapter without them"
+        )
 
 
 def _models_inside(place: Path) -> list[Path]:
