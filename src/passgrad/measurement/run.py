@@ -218,7 +218,7 @@ def _plan(
         level=estimating.level,
     )  # fmt: skip
     settings = _settings(model, prompts, task, n, orders, options)
-    settings["end_tokens"] = _ends(model, tokenizer, task if given is None else None, doubts)
+    settings["end_tokens"] = _ends(model, tokenizer, task, drawing, doubts)
     folder = Folder(out)
     group.from_main(lambda: folder.claim(settings, resume=options.running.resume))
     if given is None and task is not None:
@@ -245,13 +245,18 @@ def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: P
         )
 
 
-def _ends(model: str | Path, tokenizer: Any, task: Task | None, doubts: list[str]) -> list[str]:
+def _ends(
+    model: str | Path, tokenizer: Any, task: Task | None, drawing: Drawing, doubts: list[str]
+) -> list[str]:
     """The tokens that end a completion, as text, and a doubt if there should be others."""
-    ends = declared = model_ends(model, tokenizer)
-    if task is not None:
+    declared = model_ends(model, tokenizer)
+    if drawing.rollouts is None and task is not None:
         ends = end_tokens(tokenizer, task, declared)
         doubts += past_a_turn(tokenizer, task, ends)
-    return [decode(tokenizer, [token]) for token in ends]
+        return [decode(tokenizer, [token]) for token in ends]
+    stop = drawing.stop if drawing.stop is not None or task is None else task.stop
+    named = list(drawing.end_tokens or ()) if stop is None else [stop]
+    return named or [decode(tokenizer, [token]) for token in declared]
 
 
 def _check_shard(model: str | Path, options: Options, group: Processes, doubts: list[str]) -> None:
