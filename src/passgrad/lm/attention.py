@@ -102,6 +102,21 @@ class _Row:
 _row: ContextVar[_Row] = ContextVar("passgrad_row")
 
 
+#: layers whose tokens meet in attention alone, as configurations call them
+_ATTENTION = {
+    "full_attention", "sliding_attention", "chunked_attention", "attention", "moe", "mlp",
+    "dense", "sparse",
+}  # fmt: skip
+
+
+def carries_state(model: PreTrainedModel) -> bool:
+    """Whether the model says that it has layers that go along a row: convolutions, state spaces,
+    linear attention. Not all that have some say so (:mod:`passgrad.lm.packing` compares).
+    """
+    layers = getattr(model.config, "layer_types", None) or ()
+    return bool(getattr(model, "_is_stateful", False)) or not set(layers) <= _ATTENTION
+
+
 def supports(model: PreTrainedModel) -> bool:
     """Whether the model says that it takes its attention by name from transformers.
 

@@ -4,6 +4,7 @@ embeddings whose derivative is that of every token.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,14 @@ def no_forward_mode(model: nn.Module, error: Exception) -> str:
         raise error
     what = " ".join(str(error).split())[:120]
     return f"{type(model).__name__} has no derivative in forward mode ({what})"
+
+
+def has_experts(model: nn.Module) -> bool:
+    """Whether tokens are sent to some of several experts, as far as names of parameters say so.
+
+    Differences then have jumps in them wherever a step changes where a token is sent.
+    """
+    return any(re.search("expert|router|moe", name.lower()) for name, _ in model.named_parameters())
 
 
 @contextmanager

@@ -29,9 +29,10 @@ from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from passgrad.errors import UserError
 from passgrad.lm.central import Differences
 from passgrad.lm.completions import Completions
-from passgrad.lm.directional import plain_operations
+from passgrad.lm.directional import has_experts, plain_operations
 from passgrad.lm.distributed import Processes
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, packed_logprobs
+from passgrad.lm.models.loading import with_caps
 from passgrad.lm.packing import Packs
 from passgrad.lm.passes import CompletionPasses, squares
 
@@ -99,6 +100,7 @@ def load_sharded(
     # Buffers are no part of the files: they are computed here.
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    with_caps(model)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     # Tied matrices come apart whenever parameters are made anew. They stand once in the files.
     model.tie_weights()
@@ -190,7 +192,7 @@ class ShardedPasses(CompletionPasses):
         return vector.parts
 
     def _prefers_central(self) -> bool:
-        return self._dtype.itemsize >= 4
+        return self._dtype.itemsize >= 4 and not has_experts(self.model)
 
     def _forward(self, directions: Mapping[str, Tensor], members: Sequence[int]) -> Tensor:
         held = torch.zeros(len(self.completions.sequences), dtype=torch.float64)

@@ -15,6 +15,7 @@ prefixes one behind the other, as segments that do not see each other.
 from __future__ import annotations
 
 import inspect
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.attention import Segment, segmented, supports, tails_of
+from passgrad.lm.attention import Segment, carries_state, segmented, supports, tails_of
 from passgrad.lm.directional import padding_counts
 from passgrad.lm.tokens import TokenizedPrompt
 
@@ -166,8 +167,11 @@ def _pack_row(prompts: Sequence[TokenizedPrompt], members: Sequence[int], shared
 
 def join(model: PreTrainedModel, rows: Sequence[Packed], token_budget: int) -> list[Packed]:
     """Rows one behind the other while they fit into the budget; unchanged where the model's
-    attention cannot be replaced, since a block mask costs the square of a row.
+    attention cannot be replaced, since a block mask costs the square of a row; one for each
+    sequence where the model carries a state along a row.
     """
+    if carries_state(model):
+        return [one for row in rows for one in _taken_apart(row)]
     if not supports(model):
         return list(rows)
     groups: list[list[Packed]] = []
@@ -197,6 +201,28 @@ def joined(rows: Sequence[Packed]) -> Packed:
         owners=torch.cat([row.owners + n for row, n in zip(rows, owner, strict=False)]),
         members=tuple(member for row in rows for member in row.members),
     )
+
+
+def _taken_apart(row: Packed) -> list[Packed]:
+    """A row for each of its sequences."""
+    if row.is_plain:
+        return [row]
+    ids = row.input_ids[0].tolist()
+    starts = list(accumulate((segment.length for segment in row.segments), initial=0))
+    made = []
+    for owner, member in enumerate(row.members):
+        mine = row.owners == owner
+        last = int(row.predictors[mine][0])
+        number = bisect_right(starts, last) - 1
+        start, tails = starts[number], row.segments[number].tails
+        before = ids[start : last + 1]
+        if tails is not None and last - start >= tails.prefix:
+            [tail] = (tails.places == last - start).any(1).nonzero()[:, 0].tolist()
+            first = int(tails.places[tail, 0])
+            before = before[: tails.prefix] + before[first:]
+        sequence = TokenizedPrompt(tuple(before), tuple(row.targets[mine].tolist()))
+        made.append(replace(pack([sequence])[0], members=(member,)))
+    return made
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,8 +1,8 @@
 r"""Whether a model may be scored in packed rows: measured, not taken from a list of architectures.
 
 Layers with a state (convolutions, state spaces, linear attention) carry one sequence of a row into
-the next, some attentions count distances along the row, and some models ignore a mask. None of them
-says so: the log-probabilities are those of another model. So before anything rests on packed rows,
+the next, some attentions count distances along the row, and some models ignore a mask. Few of them
+say so: the log-probabilities are those of another model. So before anything rests on packed rows,
 some are compared with plain passes, one sequence each: the fullest rows as they will be used, and
 the longest sequence behind another prompt and beside another answer, because a sliding window
 shows in nothing shorter than itself. Where they differ by more than rounding, every sequence gets
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import torch
 
 from passgrad.errors import UserError
+from passgrad.lm.attention import carries_state
 from passgrad.lm.logprobs import Packed, joined, pack, packed_logprobs
 from passgrad.lm.tokens import TokenizedPrompt
 
@@ -78,7 +79,11 @@ def choose_packing(
     """
     if wanted is False:
         return Packing(False, reason="it was asked for")
-    packing = _compare(model, sequences, rows)
+    packing = (
+        Packing(False, reason=f"{type(model).__name__} carries a state along a row")
+        if carries_state(model)
+        else _compare(model, sequences, rows)
+    )
     if wanted is True and not packing.packed:
         raise UserError(f"rows cannot be packed: {packing.reason}; leave packed at 'auto'")
     return packing

@@ -24,7 +24,12 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.central import TOLERANCE, Differences, central_differences
 from passgrad.lm.completions import Completions
-from passgrad.lm.directional import forward_mode, no_forward_mode, plain_operations
+from passgrad.lm.directional import (
+    forward_mode,
+    has_experts,
+    no_forward_mode,
+    plain_operations,
+)
 from passgrad.lm.groups import groups_of
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, join, packed_logprobs
 from passgrad.lm.packing import Packing, Packs, choose_packing
@@ -147,9 +152,9 @@ class CompletionPasses:
         - "central": differences (:mod:`passgrad.lm.central`), two forward passes and a choice of
           step, with any attention. The weights are moved in place and put back bit for bit. Only in
           float32 or better.
-        - "auto": "central" for models in float32 of more than :data:`SMALL` parameters, unless two
-          steps disagree by more than :data:`LIMIT`; otherwise "forward", and "central" again for a
-          model with an operation that has no forward derivative.
+        - "auto": "central" for models in float32 of more than :data:`SMALL` parameters and without
+          experts, unless two steps disagree by more than :data:`LIMIT`; otherwise "forward", and
+          "central" again for a model with an operation that has no forward derivative.
 
         Where a mixture of experts sends a token to the k experts of the largest scores, a
         derivative is that of the piece that these experts make: routing is held, and the jumps
@@ -232,7 +237,7 @@ class CompletionPasses:
         return self.spread(slopes, where)
 
     def _prefers_central(self) -> bool:
-        return self._dtype == torch.float32 and self._size > SMALL
+        return self._dtype == torch.float32 and self._size > SMALL and not has_experts(self.model)
 
     def _central(
         self, directions: Mapping[str, Tensor], members: Sequence[int], limit: float

@@ -1,4 +1,4 @@
-"""``python -m passgrad_book.architectures`` writes the table of the book anew."""
+"""``python -m passgrad_book.architectures`` writes the tables of the page anew."""
 
 from passgrad_book.architectures.table import write
 

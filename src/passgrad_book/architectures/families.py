@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from passgrad.lm.models.loading import with_caps
+
 #: by any name that a family has for it; a config takes those that it knows
 SIZES: dict[str, Any] = {
-    "vocab_size": 100, "initializer_range": 0.15,
+    "initializer_range": 0.15,
     "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": 0,
     # width and depth
     "hidden_size": 32, "n_embd": 32, "d_model": 32, "lru_width": 32, "word_embed_proj_dim": 32,
@@ -39,7 +41,7 @@ SIZES: dict[str, Any] = {
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
     # embeddings of each layer
-    "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 100, "laurel_rank": 4,
+    "hidden_size_per_layer_input": 8, "laurel_rank": 4,
 }  # fmt: skip
 
 LATENT: dict[str, Any] = {"num_key_value_heads": 4, "head_dim": None}
@@ -63,7 +65,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "cwm": ("CWM", {}),
     "deepseek_v2": ("DeepSeek V2", LATENT),
     "deepseek_v3": ("DeepSeek V3", LATENT),
-    "deepseek_v4": ("DeepSeek V4", {}),
+    "deepseek_v4": (
+        "DeepSeek V4",
+        {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}},
+    ),
     "diffllama": ("DiffLlama", {}),
     "doge": ("Doge", {}),
     "dots1": ("dots.llm1", BOTH),
@@ -76,7 +81,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon_mamba": ("Falcon Mamba", {}),
     "flex_olmo": ("FlexOlmo", {}),
     "gemma": ("Gemma", {}),
-    "gemma2": ("Gemma 2", {"attn_logit_softcapping": 5.0}),
+    "gemma2": ("Gemma 2", {"attn_logit_softcapping": 0.5}),
     "gemma3_text": ("Gemma 3 (text)", BOTH),
     "gemma3n_text": (
         "Gemma 3n (text)",
@@ -147,7 +152,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("SmolLM3", {}),
     "stablelm": ("StableLM", {}),
     "starcoder2": ("StarCoder2", {}),
-    "vaultgemma": ("VaultGemma", {"attn_logit_softcapping": 5.0}),
+    "vaultgemma": ("VaultGemma", {"attn_logit_softcapping": 0.5}),
     "xglm": ("XGLM", {}),
     "xlstm": ("xLSTM", {"v_head_dim": None, "qk_head_dim": None}),
     "zamba": (
@@ -163,13 +168,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def tiny(kind: str, seed: int = 0) -> Any:
+def tiny(kind: str, seed: int = 0, vocab: int = 100) -> Any:
     """A random causal LM of this type in float32."""
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     made = CONFIG_MAPPING[kind]
-    given = {**SIZES, **FAMILIES[kind][1]}
+    given = {**SIZES, **FAMILIES[kind][1], "vocab_size": vocab, "vocab_size_per_layer_input": vocab}
     default = made()
     known = {}
     for name, value in given.items():
@@ -180,8 +185,7 @@ def tiny(kind: str, seed: int = 0) -> Any:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(made(**known))
         soften(model)
-    if getattr(model.config, "attn_logit_softcapping", None):
-        model.set_attn_implementation("eager")  # "sdpa" has no caps
+    with_caps(model)
     return model.float().eval()
 
 

@@ -15,10 +15,10 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.passes import CompletionPasses
 from passgrad.rollouts.transformers_engine import scores
+from passgrad_book.architectures import experts
 from passgrad_book.architectures.families import FAMILIES, tiny
 from passgrad_book.build import paths
 
-BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 HEAD = (
     "| family | type | rows | derivative | log-probability | gradient | derivative, forward mode "
     "| by differences |\n|---|---|---|---|---|---|---|---|\n"
@@ -147,18 +147,26 @@ def cells(kind: str) -> list[str]:
     ]
 
 
-def stated() -> dict[str, list[str]]:
-    """The rows of the book, by type."""
-    table = _page().read_text().split(BEGIN)[1].split(END)[0].splitlines()[2:]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    return {row[1].strip("`"): row for row in rows}
+def stated(name: str = "families") -> list[list[str]]:
+    """The rows of a table of the page."""
+    table = _around(name)[1].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
 def write() -> None:
-    """The table of the book, anew."""
-    text = _page().read_text()
-    table = HEAD + "".join(f"| {' | '.join(cells(kind))} |\n" for kind in FAMILIES)
-    _page().write_text(text.split(BEGIN)[0] + BEGIN + table + END + text.split(END)[1])
+    """The tables of the page, anew."""
+    families = HEAD + "".join(f"| {' | '.join(cells(kind))} |\n" for kind in FAMILIES)
+    for name, table in {"families": families, "experts": experts.table()}.items():
+        before, _, behind = _around(name)
+        _page().write_text(before + table + behind)
+
+
+def _around(name: str) -> tuple[str, str, str]:
+    """The page up to a table, the table, and what is behind it."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    before, rest = _page().read_text().split(begin)
+    table, behind = rest.split(end)
+    return before + begin, table, end + behind
 
 
 def _page() -> Path:

@@ -80,7 +80,17 @@ def load_model(
             f"the weights of {str(name)!r} lack {', '.join(sorted(report['missing_keys'])[:3])}; "
             "give a complete model"
         )
+    with_caps(model)
     return model.eval(), tokenizer
+
+
+def with_caps(model: PreTrainedModel) -> None:
+    """Models that cap the scores of attention run "eager": "sdpa" leaves the cap out, and is then
+    another model than the one that was trained and that vLLM draws from.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None) and config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def _generation(place: str) -> GenerationConfig | None:
