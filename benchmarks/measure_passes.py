@@ -10,6 +10,9 @@ completion of B along it by central differences, then the halves swapped.
   more that makes, and the choice of a step comes on top.
 - orders: the measurement with 64 values of k over that with one. The k enter only through the
   coefficients of the scalars, so the passes are timed once and the rest for each.
+- split: the product at one k divided over the parts of the model, with intervals, over a training
+  pass. Limit: 1, as each completion is in one gradient; the tokens of halves come on top, with the
+  prompts once for right and once for wrong completions (``tokens``), and folding the gradients.
 - padded: the same two passes in plain padded batches with the logits of every token.
 - full: the gradient of every prompt kept, by padded batches with all logits, and the matrix of
   their inner products, half by half; for one k only. The products are timed on a share of the
@@ -47,10 +50,11 @@ from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.lm.models import load_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.tokens import encode
+from passgrad.measurement.parts import Folding, ModelParts, Reading, estimate_parts
 
 #: tokens, which prompts and completions exceed
 WINDOW = 64
-PARTS = ("training", "orders", "windowed", "unpacked", "padded", "full")
+PARTS = ("training", "split", "orders", "windowed", "unpacked", "padded", "full")
 
 
 def completions(tokenizer, num_prompts: int, num: int, prompt_tokens: int, length: int):
@@ -150,6 +154,12 @@ def padded_measure(passes: CompletionPasses, batch: int) -> torch.Tensor:
                 ends.append(torch.cat([padded_logprobs(model, x, every=True) for x in batches]))
         slopes[b] = (ends[0] - ends[1]).double() / (2 * h)
     return slopes
+
+
+def split(passes: CompletionPasses):
+    """The product at k = 2 by part of the model."""
+    folding = Folding(max(2, min(16, passes.rewards.shape[0])))
+    return estimate_parts(ModelParts(passes), 2, reading=Reading("fixed"), folding=folding)
 
 
 def sequences(some: Completions, where: torch.Tensor):
@@ -262,6 +272,8 @@ def main(
     forms = {"measurement": measured}
     if "training" in chosen:
         forms["training"] = lambda: passes.gradient(ones)
+    if "split" in chosen:
+        forms["split"] = lambda: split(passes)
     seconds = interleaved(forms, repeats, warm_up=False)
     whole = statistics.median(seconds["measurement"])
     each_prompt = whole / num_prompts
@@ -272,6 +284,14 @@ def main(
     }
     if "training" in chosen:
         figures["training"] = {"ratio": ratio(seconds, "measurement", "training")}
+    if {"training", "split"} <= set(chosen):
+        figures["limit"]["split"] = 1.0
+        classes = [where & (rewards == right) for where in (first, second) for right in (0, 1)]
+        figures["tokens"]["halves by reward"] = sum(map(tokens, classes))
+        figures["limit"]["split, with these tokens"] = (
+            figures["tokens"]["halves by reward"] / figures["tokens"]["whole"]
+        )
+        figures["split"] = {"ratio": ratio(seconds, "split", "training")}
     if "orders" in chosen:
         # 128 completions a prompt, 64 a half, which 64 orders need; the scalars repeat.
         slopes = torch.randn(num_prompts, 64, generator=generator, dtype=torch.float64)
