@@ -181,6 +181,11 @@ def _plan(
     load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
     if options.step is not None and options.step.verify_step:
         _check_verification(prompts, drawing, group)
+        if options.running.dtype == "bfloat16":
+            raise UserError(
+                "a step is smaller than the last place of weights in bfloat16: verify it with "
+                "dtype float32, or leave verify_step out"
+            )
     if options.running.shard:
         _check_shard(model, options, group, doubts)
     task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
