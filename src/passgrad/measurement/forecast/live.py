@@ -1,8 +1,8 @@
 """The most memory that tensors take at once within a computation, without doing it.
 
-Fake tensors have shapes, dtypes and a device, and no numbers: a model of any size is made of them
-in a second, on a device that this machine need not have. The computation is the one that is later
-done with numbers, so that what it holds follows from it and not from a formula of an architecture.
+Fake tensors have shapes and dtypes, and no numbers: a model of any size is made of them in a
+second. The computation is the one that is later done with numbers, so that what it holds follows
+from it and not from a formula of an architecture.
 """
 
 from __future__ import annotations
@@ -65,16 +65,14 @@ def most_bytes(mode: FakeTensorMode, function: Callable[[], Any]) -> int:
     return live.most
 
 
-def fake_model(
-    config: Any, dtype: torch.dtype, device: str
-) -> tuple[FakeTensorMode, PreTrainedModel]:
-    """A causal LM without numbers."""
+def fake_model(config: Any, dtype: torch.dtype) -> tuple[FakeTensorMode, PreTrainedModel]:
+    """A causal LM of a configuration without numbers, and the mode in which it computes."""
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
-        model.to_empty(device=device)
+        model.to_empty(device="cpu")
     model.tie_weights()  # they come apart
     return mode, model.eval()
