@@ -252,6 +252,8 @@ def _run(model: str, prompts: str | None, out: Path, asked: Options) -> None:
     typer.echo(measured.estimate.verdict)
     if measured.step is not None:
         typer.echo(measured.step.verdict)
+    following = measured.record["next"]
+    typer.echo(" ".join(["Next:", following["text"], following["command"]]).strip())
     typer.echo(str(out / "report.html"))
 
 

@@ -32,9 +32,12 @@ def plan(
         ),
     ] = None,
     tokens_per_completion: Annotated[
-        float,
-        typer.Option(help="For the cost; with neither prompts nor samples the least is found."),
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            help="For the cost; with neither prompts nor samples the least is found.  "
+            "[default: the mean of the pilot]"
+        ),
+    ] = None,
     level: Annotated[float, typer.Option(help="Confidence of the intervals.")] = 0.95,
 ) -> None:
     """How many prompts and samples does it take to see a conflict?
@@ -50,5 +53,7 @@ def plan(
         pilot, ks=orders(ks), power=power, num_prompts=prompts, num_samples=samples,
         tokens_per_completion=tokens_per_completion, effect=effect, level=level,
     )  # fmt: skip
-    typer.echo(planned.to_frame().to_string(index=False, float_format="{:.3g}".format))
+    if planned.possible().rows:
+        table = planned.possible().to_frame()
+        typer.echo(table.to_string(index=False, float_format="{:.3g}".format))
     typer.echo(str(planned))

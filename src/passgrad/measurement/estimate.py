@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from passgrad.errors import UserError
 from passgrad.estimators import Estimator
@@ -24,12 +24,13 @@ from passgrad.stats.bands import (
     degrees_of_freedom,
     first_crossing,
     interval,
-    intervals,
     threshold_interval,
 )
 from passgrad.stats.binomial import check_level
 from passgrad.stats.interval import Interval, WithInterval
 from passgrad.stats.intervals import Prompts, check_prompts
+from passgrad.stats.ratio import cosine_intervals
+from passgrad.stats.unsolved import unsolved_weight
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -55,11 +56,11 @@ class ConflictEstimate(WithInterval):
     """||grad J_k||^2, (K,), unbiased: negative where noise exceeds the gradient."""
     squared_norm_at_1: float
     cosines: Interval
-    """The ratios of the unbiased estimates, (K,), nan where one of the squared norms does not
-    exceed its standard error: a ratio of noise says nothing.
+    """The ratios of the unbiased estimates, (K,): nan where the interval of a squared norm holds 0,
+    and where the estimates contradict each other, a ratio beyond 1.
 
-    The bias is of the order of the squared relative errors of the three. The ends are those at each
-    k by itself, by linearisation, held to [-1, 1].
+    The bias is of the order of the squared relative errors of the three. The ends hold at all of
+    ``ks`` at once and exclude 0 exactly where the band does (:mod:`passgrad.stats.ratio`).
     """
     curve_ks: IntArray
     curve: Array
@@ -79,6 +80,8 @@ class ConflictEstimate(WithInterval):
     """The part of the standard error that comes from the answers alone, (K,); nan where half of
     the answers are too few."""
     masses: Array
+    num_samples: int
+    """n, answers to each prompt."""
     influence: Array
     """e, (K, M, R): the sum of their squares is the square of the standard error; R = 1 for new
     prompts (:mod:`passgrad.measurement.influence`)."""
@@ -98,27 +101,46 @@ class ConflictEstimate(WithInterval):
     threshold_low = property(attrgetter("crossing.low"), doc="Its lower end.")
     threshold_high = property(attrgetter("crossing.high"), doc="Its upper end.")
 
+    @cached_property
+    def unsolved_weight(self) -> Array:
+        """The share of the weight k (1 - p)^(k - 1) that lies on prompts without a right answer,
+        which give no gradient in this sample, (K,), estimated (:mod:`passgrad.stats.unsolved`).
+        """
+        right = np.rint(self.success * self.num_samples)
+        return unsolved_weight(right, self.num_samples, self.ks.tolist(), self.masses)
+
+    @property
+    def against(self) -> IntArray:
+        """The orders where the band lies below zero; not k = 1, which is a squared norm."""
+        return self.ks[(self.band_high < 0) & (self.ks > 1)]
+
+    @property
+    def open_ks(self) -> IntArray:
+        """The orders whose sign the band leaves open; that of k = 1 cannot be."""
+        return self.ks[(self.band_low <= 0) & (self.band_high >= 0) & (self.ks > 1)]
+
     @property
     def verdict(self) -> str:
         """One sentence: where the band shows conflict, where agreement, and where neither."""
         what = "on these prompts" if self.prompts == "fixed" else "on prompts of this kind"
         sure = f"with simultaneous confidence {self.level:.0%}"
-        against, along = self.ks[self.band_high < 0], self.ks[self.band_low > 0]
-        if against.size:
+        along = self.ks[self.band_low > 0]
+        if self.against.size:
             return (
-                f"A small step along grad J_k lowers pass@1 {what} for k = {_listed(against)}, "
-                f"{sure}{self._threshold_words()}."
+                f"A small step along grad J_k lowers pass@1 {what} for k = {_listed(self.against)},"
+                f" {sure}{self._threshold_words()}."
             )
-        if along.size == self.ks.size:
+        if along.size and not self.open_ks.size:
             return (
                 f"A small step along grad J_k raises pass@1 {what} at every k looked at, "
                 f"k = {_listed(self.ks)}, {sure}."
             )
-        open_ks = self.ks[(self.band_low <= 0) & (self.band_high >= 0)]
+        if not self.open_ks.size:
+            return f"Nothing is shown {what}: the gradient of pass@1 is not told from 0."
         lead = f"No conflict is shown {what}: "
         if along.size:
             lead += f"pass@1 rises along grad J_k for k = {_listed(along)} {sure}, and "
-        return f"{lead}the sign is open for k = {_listed(open_ks)}."
+        return f"{lead}the sign is open for k = {_listed(self.open_ks)}."
 
     def _threshold_words(self) -> str:
         low = f"{self.threshold_low:g}"
@@ -132,7 +154,7 @@ class ConflictEstimate(WithInterval):
         columns |= self.cosines.columns("cosine", "cosine_")
         frame = pd.DataFrame(columns | {"squared_norm": self.squared_norm, "degrees": self.degrees})
         frame.insert(3, "answer_error", self.answer_error)
-        return frame
+        return frame.assign(unsolved_weight=self.unsolved_weight)
 
     def prompts_frame(self) -> DataFrame:
         """One row a prompt: mass, success, agreement with its error, and at each k what it adds to
@@ -203,15 +225,16 @@ def estimate_conflict(
     norms = terms.squared_norms(fit, prompts)
     by_inner = terms.influences(fit, prompts, "inner", chosen, seed=seed)
     by_norm = terms.influences(fit, prompts, "norm", chosen, seed=seed)
-    cosine, by_cosine = terms.cosines(inner, norms, by_inner, by_norm)
-    seen = norms > by_norm.square().sum((-2, -1)).sqrt()
-    cosine = cosine.where(seen & seen[:1], torch.nan)
     # Order 1 has its gradient in any case, but its interval only where it was asked for.
     rows = [fit.reported.index(k) for k in orders]
     inner_at, norms_at = inner[rows].numpy(), norms[rows].numpy()
     e = by_inner[rows].numpy()
-    band_ends = band(inner_at, e, level, seed=seed, draws=draws)[:2]
-    cosine_ends = _cosine_ends(orders.array, cosine[rows].numpy(), by_cosine[rows].numpy(), level)
+    *band_ends, critical = band(inner_at, e, level, seed=seed, draws=draws)
+    reach = np.full(len(fit.reported), np.inf)
+    reach[rows] = critical
+    cosines = cosine_intervals(
+        inner.numpy(), by_inner.numpy(), norms.numpy(), by_norm.numpy(), 0, reach, level
+    )
     start, end = threshold_interval(orders, *band_ends)
     return ConflictEstimate(
         ks=orders.array,
@@ -219,7 +242,7 @@ def estimate_conflict(
         degrees=degrees_of_freedom(e),
         squared_norm=norms_at,
         squared_norm_at_1=float(norms[0]),
-        cosines=Interval(cosine[rows].numpy(), low=cosine_ends[0], high=cosine_ends[1]),
+        cosines=cosines[rows],
         curve_ks=fit.curve.array,
         curve=curve.numpy(),
         success=checked.rewards.mean(dim=1).cpu().numpy(),
@@ -228,6 +251,7 @@ def estimate_conflict(
         contribution=terms.contributions(fit, prompts)[rows].numpy(),
         answer_error=terms.answer_error(fit, chosen, seed=seed)[rows].numpy(),
         masses=checked.masses.cpu().numpy(),
+        num_samples=n,
         influence=e,
         crossing=Interval(first_crossing(fit.curve, curve.numpy()), low=start, high=end),
         prompts=prompts,
@@ -267,18 +291,6 @@ def _split(split: Split | None, prompts: Prompts) -> Split:
     if split == "prompts" and prompts == "fixed":
         raise UserError('fixed prompts need split="completions": halves of prompts differ')
     return split
-
-
-def _cosine_ends(
-    ks: IntArray, cosine: Array, influence: Array, level: float
-) -> tuple[Array, Array]:
-    low, high = np.full_like(cosine, -1.0), np.full_like(cosine, 1.0)
-    known = np.isfinite(cosine)
-    if known.any():
-        ends = intervals(cosine[known], influence[known], level)
-        low[known], high[known] = (np.clip(end, -1, 1) for end in ends)
-    low[known & (ks == 1)] = 1.0  # a gradient and itself
-    return low, high
 
 
 def _listed(ks: IntArray) -> str:

@@ -204,22 +204,6 @@ def sum_of_halves(fit: CrossFit, values: Sequence[Tensor]) -> Tensor:
     return first + second
 
 
-def cosines(
-    inner: Tensor, norms: Tensor, by_inner: Tensor, by_norm: Tensor
-) -> tuple[Tensor, Tensor]:
-    """<g_k, g_1> / (||g_k|| ||g_1||), (J, ...), and its influences, (J, ..., M, R).
-
-    A ratio of unbiased estimates, whose bias is of the order of their variance over the squares of
-    the norms. nan where an estimate of a squared norm is not positive. Not held to [-1, 1].
-    """
-    positive = (norms > 0) & (norms[:1] > 0)
-    scale = torch.where(positive, norms * norms[:1], torch.nan).sqrt()
-    cosine = inner / scale
-    slope = by_norm[:1] / norms[:1, ..., None, None] + by_norm / norms[..., None, None]
-    result = by_inner / scale[..., None, None] - cosine[..., None, None] * slope / 2
-    return cosine, result
-
-
 def _estimate(fit: CrossFit, prompts: Prompts, values: Callable[[Pairing], Tensor]) -> Tensor:
     halves = [values(pairing) @ fit.fold_masses(pairing.half) / 2 for pairing in fit.pairings]
     total = halves[0] + halves[1]

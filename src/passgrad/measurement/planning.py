@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,8 +92,21 @@ class Plan:
 
         return pd.DataFrame(list(self.rows))
 
+    def possible(self) -> Plan:
+        """The rows that have a number: those with a conflict to be seen, and enough to see it."""
+        rows = tuple(row for row in self.rows if math.isfinite(row["tokens"]))
+        return replace(self, rows=rows)
+
     def __str__(self) -> str:
-        return " ".join(_sentence(row, self) for row in self.rows) + f" {self.source}"
+        sentences = [_sentence(row, self) for row in self.rows if row["effect"] < 0]
+        without = [row["k"] for row in self.rows if row["effect"] >= 0]
+        if without:
+            sentences.append(
+                f"At k = {', '.join(map(str, without))} the product is not negative: there is no "
+                "conflict of that size to be seen. Say by --effect (effect in Python) which one "
+                "would matter to you, such as 0.1 for a tenth of ||grad J_1||^2."
+            )
+        return " ".join(sentences) + f" {self.source}"
 
 
 def standard_errors(
@@ -224,8 +237,6 @@ def _row(
 
 def _sentence(row: dict[str, Any], planned: Plan) -> str:
     what = f"At k = {row['k']}"
-    if row["effect"] >= 0:
-        return f"{what} no conflict is to be seen: the product is not negative."
     if not math.isfinite(row["tokens"]):
         return f"{what} no number of samples is enough for a power of {planned.power:.0%}."
     return (

@@ -354,6 +354,18 @@ def pilot_from_folder(folder: str | Path, ks: Sequence[int] | None = None) -> Mo
     ).model()
 
 
+def _mean_length(folder: Path) -> float:
+    """Tokens of a completion of the pilot; 1 where it has none."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    path = folder / "rollouts.parquet"
+    if not path.is_file():
+        return 1.0
+    ids = pq.read_table(path, columns=["completion_ids"])["completion_ids"]
+    return float(pc.mean(pc.list_value_length(ids)).as_py() or 1.0)
+
+
 def plan_from_pilot(
     pilot: str | Path,
     *,
@@ -361,24 +373,32 @@ def plan_from_pilot(
     power: float = 0.9,
     num_prompts: int | None = None,
     num_samples: int | None = None,
-    tokens_per_completion: float = 1.0,
+    tokens_per_completion: float | None = None,
     effect: float | None = None,
     level: float = 0.95,
 ) -> Plan:
     """A plan from the folder of a measurement, in its reading of prompts: ``passgrad plan``.
 
+    :param tokens_per_completion: For the cost; by default the mean over those of the pilot.
     :param effect: The size of conflict to be seen as a share of ||grad J_1||^2, positive; by
         default what the pilot found.
     """
     model = pilot_from_folder(pilot, ks)
+    if ks is None and any(k > 1 for k in model.ks):
+        # At k = 1 the product is a squared norm, and no conflict.
+        model = pilot_from_folder(pilot, [k for k in model.ks if k > 1])
+    if tokens_per_completion is None:
+        tokens_per_completion = _mean_length(Path(pilot))
     text = (Path(pilot) / "measurement.json").read_text(encoding="utf-8")
     prompts: Prompts = json.loads(text)["settings"]["reading"]
     if effect is not None:
         squared_norm = pilot_from_folder(pilot, [1]).at(2).effect[0]
-        if not (effect > 0 and squared_norm > 0):
+        if not effect > 0:
+            raise UserError(f"an effect is a positive share of a squared norm, got {effect:g}")
+        if not squared_norm > 0:
             raise UserError(
-                f"an effect of {effect:g} of a squared norm of {squared_norm:.3g}: "
-                "both must be positive"
+                f"the pilot puts ||grad J_1||^2 at {squared_norm:.3g}, which is noise and no scale "
+                "for an effect: measure with several times as many prompts first"
             )
         as_found = model.at
         asked = np.full(len(model.ks), -effect * squared_norm)

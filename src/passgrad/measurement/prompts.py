@@ -21,8 +21,16 @@ def as_task(prompts: GivenPrompts, model: str | Path, judging: Judging, drawing:
 
     :param prompts: A file of JSON lines, the name of a task, a task, or prompts.
     :param judging, drawing: For a file and for prompts: the verifier, and what ends a completion.
-    :raises UserError: For a file or a name that is not there, and all that reading refuses.
+    :raises UserError: For a file or a name that is not there, all that reading refuses, and a
+        reference that the verifier cannot judge.
     """
+    task = _task(prompts, model, judging, drawing)
+    if isinstance(task.verify, Verifier):
+        task.verify.check(task.prompts)
+    return task
+
+
+def _task(prompts: GivenPrompts, model: str | Path, judging: Judging, drawing: Drawing) -> Task:
     if isinstance(prompts, Task):
         return prompts
     if isinstance(prompts, str | Path) and not _is_file(prompts):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from passgrad import provenance
 from passgrad.lm.rollouts import Rollouts
+from passgrad.measurement.advice import chosen_order
 from passgrad.measurement.estimate import ConflictEstimate
 from passgrad.measurement.parts import PartsEstimate
 from passgrad.measurement.realised import TakenStep
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: below so many standard errors of ||grad J_1||^2 the intervals may be too short
 WEAK = 3.0
+#: from this share of the weight on prompts that were never solved on, it is said
+UNSOLVED = 0.5
 #: the t law of an interval has so few degrees of freedom when few prompts carry its error
 FEW = 5.0
 
@@ -52,6 +56,12 @@ def record_of(
         "step": None if step is None else step.verdict,
         "threshold": _plain(estimate.threshold),
         "threshold_interval": [_plain(estimate.threshold_low), _plain(estimate.threshold_high)],
+        "chosen": {
+            "k": chosen_order(estimate),
+            "among": [int(k) for k in estimate.ks],
+            "as": "the most negative product in units of its error; its band allows for the "
+            "choice, its interval does not",
+        },
         "curve": _rows(estimate.to_frame()),
         "remarks": list(remarks),
         "incidents": list(incidents),
@@ -101,12 +111,18 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def remarks(estimate: ConflictEstimate, incidents: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+def remarks(
+    estimate: ConflictEstimate,
+    incidents: Sequence[Mapping[str, Any]] = (),
+    rollouts: Rollouts | None = None,
+) -> list[str]:
     """Sentences, the gravest first; none if nothing stands out."""
     return [
         *_signal(estimate),
         *_incidents(incidents),
+        *([] if rollouts is None else _cut_off(rollouts)),
         *_solved(estimate),
+        *_unsolved(estimate),
         *_carried(estimate),
     ]
 
@@ -128,11 +144,26 @@ def _signal(estimate: ConflictEstimate) -> list[str]:
 def _incidents(incidents: Sequence[Mapping[str, Any]]) -> list[str]:
     if not incidents:
         return []
-    reasons = list(dict.fromkeys(str(incident["reason"]) for incident in incidents))
-    more = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+    reasons = Counter(str(incident["reason"]) for incident in incidents)
+    [(first, times)] = reasons.most_common(1)
+    others = len(reasons) - 1
+    more = f" ({times} times), and {others} other reason{'s' * (others > 1)}" if others else ""
     return [
-        f"{len(incidents)} completions had no ordinary verdict and count as wrong: "
-        f"{reasons[0]}{more}."
+        f"{len(incidents)} completions had no ordinary verdict and count as wrong: {first}{more}."
+    ]
+
+
+def _cut_off(rollouts: Rollouts) -> list[str]:
+    """Right answers that the limit of tokens cut off."""
+    columns = (rollouts.table[name].to_pylist() for name in ("reward", "finish_reason"))
+    ends = [end for reward, end in zip(*columns, strict=True) if reward == 1]
+    cut = ends.count("length")
+    if not cut:
+        return []
+    return [
+        f"{cut / len(ends):.0%} of the right answers were cut off by max_new_tokens ({cut} of "
+        f"{len(ends)}): what was judged is an unfinished text, and the rest might have taken it "
+        "back. Raise max_new_tokens, or name a stop."
     ]
 
 
@@ -151,6 +182,21 @@ def _solved(estimate: ConflictEstimate) -> list[str]:
             "counted, with an estimated gradient of 0."
         )
     return sentences
+
+
+def _unsolved(estimate: ConflictEstimate) -> list[str]:
+    """Where most of the weight of an order lies on prompts that say nothing."""
+    share = estimate.unsolved_weight
+    most = [
+        f"{s:.0%} at k = {k:g}" for k, s in zip(estimate.ks, share, strict=True) if s > UNSOLVED
+    ]
+    if not most:
+        return []
+    return [
+        "Of the weight k(1 - p)^(k - 1) of pass@k an estimated "
+        f"{', '.join(most)} lies on prompts without a right answer, which give no gradient here: "
+        "the product is that of the others, and may change as these are solved."
+    ]
 
 
 def _carried(estimate: ConflictEstimate) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from passgrad.lm.fsdp import ShardedPasses, load_sharded
 from passgrad.lm.models import is_adapter, load_model, load_tokenizer, resolve
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
+from passgrad.measurement.advice import advice, chosen_order
 from passgrad.measurement.drawing import Blocks
 from passgrad.measurement.estimate import ConflictEstimate, check_plan, estimate_conflict
 from passgrad.measurement.metric import PLAIN, Metric, read_adam_metric
@@ -121,19 +121,6 @@ def measure(
             for stage in (_load, _estimate, _split, _step):
                 stage(work)
         return _write(work)
-
-
-def chosen_order(estimate: ConflictEstimate, largest: float = math.inf) -> int:
-    """The order whose parts and step are of interest: that with the most negative product, in
-    units of its standard error; not 1 where there is another. At most ``largest``, if there is one.
-    """
-    error = torch.as_tensor(estimate.standard_error)
-    ratio = torch.as_tensor(estimate.inner_product) / error.where(error > 0, torch.inf)
-    ks = torch.as_tensor(estimate.ks)
-    ratio[ks > max(largest, float(ks[0]))] = torch.inf
-    if ratio.isfinite().sum() > 1:
-        ratio[ks == 1] = torch.inf
-    return int(estimate.ks[int(ratio.argmin())])
 
 
 @dataclass(eq=False)
@@ -436,7 +423,7 @@ def _step(work: _Work) -> None:
 def _write(work: _Work) -> Measurement:
     """The tables and the record, which comes last."""
     work.show.stage("writing the tables", 1)
-    sentences = tuple(work.doubts + remarks(work.estimate, work.incidents))
+    sentences = tuple(work.doubts + remarks(work.estimate, work.incidents, work.rollouts))
     record = record_of(
         work.estimate, work.step, work.settings, sentences, work.incidents, work.compared,
         seconds=time.perf_counter() - work.begun,
@@ -444,7 +431,7 @@ def _write(work: _Work) -> Measurement:
             "processes": work.group.size, "device": str(work.group.device),
             "shard": work.options.running.shard,
         },
-    )  # fmt: skip
+    ) | {"next": asdict(advice(work.estimate, work.folder.path))}  # fmt: skip
     measured = Measurement(
         work.estimate, work.parts, work.step, work.rollouts, sentences, record, work.folder.path
     )

@@ -1,8 +1,8 @@
 """The process that judges completions for :mod:`passgrad.tasks.verifiers`; it may be killed at any
 moment.
 
-It is started by its path, so that it loads nothing but what its judge needs. A judge is a function
-r(completion, reference) in {0, 1}. What a judge prints is thrown away.
+It is started by its path, so that it loads nothing but what its judge needs; the modules of the
+package are imported when its path is known.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-
-Judge = Callable[[str, Any], Any]
 
 #: Beyond the limit the parent kills the worker. Where the parent itself was killed, the worker
 #: ends by itself so many seconds later.
 ORPHAN_SECONDS = 5
 
 
-def load(spec: str) -> Judge:
+def load(spec: str) -> Any:
     """The judge that a specification names: ``math``, ``gsm8k``, ``gym:NAME``,
     ``package.module:function`` or ``path/to/file.py:function``.
 
@@ -56,63 +54,36 @@ def load(spec: str) -> Judge:
         value = getattr(value, part)
     if not callable(value):
         raise TypeError(f"{name} is {type(value).__name__}, not a function")
-    return value
+    from passgrad.tasks.judges import adapted
+
+    return adapted(value)
 
 
-def verdict(judge: Judge, completion: str, reference: Any) -> tuple[float, str]:
-    """(reward, reason): the reason is empty when the judge gave 0 or 1, and otherwise says what it
-    did.
-    """
-    try:
-        value = judge(completion, reference)
-        # Inside the try: what came back may raise when it is compared.
-        if isinstance(value, (bool, int, float)) or type(value).__module__ == "numpy":
-            if value == 1:
-                return 1.0, ""
-            if value == 0:
-                return 0.0, ""
-        return 0.0, f"the verifier returned {repr(value)[:60]}, which is neither 0 nor 1"
-    except BaseException as error:  # SystemExit and MemoryError too: nothing stops the others
-        return 0.0, f"the verifier raised {type(error).__name__}"
-
-
-def _math() -> Judge:
-    from math_verify import parse
-    from math_verify import verify as equal
+def _math() -> Any:
+    from passgrad.tasks.answers.equality import is_right
+    from passgrad.tasks.judges import two
 
     # The time is kept by the parent, which kills; an alarm inside would only hide the incident.
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    references: dict[str, Any] = {}
-    equal(
-        parse("$1$", parsing_timeout=None), parse("1", parsing_timeout=None), timeout_seconds=None
-    )
-
-    def judge(completion: str, answer: str) -> bool:
-        if answer not in references:
-            marked = any(mark in answer for mark in ("$", "\\boxed", "\\(", "\\["))
-            text = answer if marked else f"${answer}$"
-            gold = parse(text, parsing_timeout=None) or parse(answer, parsing_timeout=None)
-            if not gold:
-                raise ValueError("the reference answer is no mathematical expression")
-            references[answer] = gold
-        drawn = parse(completion, parsing_timeout=None, raise_on_error=True)
-        return bool(equal(references[answer], drawn, timeout_seconds=None))
-
-    return judge
+    # What is imported at the first use is imported here, outside the limit of a verdict.
+    is_right("$x + 1$", "1 + x")
+    return two(is_right)
 
 
-def _gsm8k() -> Judge:
+def _gsm8k() -> Any:
     from passgrad.tasks.base import Prompt
     from passgrad.tasks.gsm8k import verify
+    from passgrad.tasks.judges import two
 
-    # What is imported at the first use is imported here, outside the limit of a verdict.
     verify("#### 1", Prompt("", "", "1"))
-    return lambda completion, answer: verify(completion, Prompt("", "", answer))
+    return two(lambda completion, answer: verify(completion, Prompt("", "", answer)))
 
 
-def _gym(name: str) -> Judge:
+def _gym(name: str) -> Any:
     import reasoning_gym
     from reasoning_gym.utils import extract_answer
+
+    from passgrad.tasks.judges import two
 
     dataset = reasoning_gym.create_dataset(name, size=1, seed=0)
 
@@ -128,7 +99,7 @@ def _gym(name: str) -> Judge:
         given = completion.strip() if answer is None else answer
         return bool(dataset.score_answer(given, entry) >= 1)
 
-    return judge
+    return two(judge)
 
 
 def _limit_memory(mebibytes: int) -> None:
@@ -160,6 +131,8 @@ def main(incoming: int, outgoing: int) -> None:
     path, spec, seconds, memory = requests.recv()
     sys.path[:] = path
     try:
+        from passgrad.tasks.judges import verdict
+
         judge = load(spec)
     except BaseException as error:
         text = " ".join(str(error).split())[:200]
@@ -172,9 +145,9 @@ def main(incoming: int, outgoing: int) -> None:
             batch = requests.recv()
         except EOFError:
             return
-        for completion, reference in batch:
+        for completion, reference, about in batch:
             _limit_time(seconds)
-            result = verdict(judge, completion, reference)
+            result = verdict(judge, completion, reference, about)
             verdicts.send(result)
         signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(

@@ -4,24 +4,19 @@ A completion is text from a model and may be anything: ``9**9**9**9``, a megabyt
 thousand open brackets. So the judge runs in a process of its own with limited memory, and that
 process is killed when a verdict takes longer than the limit. The clock is the caller's, so the
 limit holds in any thread and against code that never returns to Python. A completion whose judge
-was killed, raised, or returned something else than 0 or 1 counts as wrong and is reported as an
-:class:`Incident`.
+was killed, raised, or returned no verdict counts as wrong and is reported as an :class:`Incident`,
+with the judge's own message.
 """
 
 from __future__ import annotations
 
-import contextlib
+import difflib
 import importlib
-import os
-import signal
-import subprocess
+import re
 import sys
 import threading
-import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +25,27 @@ from numpy.typing import NDArray
 
 from passgrad.errors import UserError
 from passgrad.tasks.base import Prompt
+from passgrad.tasks.judges import About
+from passgrad.tasks.verifier_process import FORMS, Pair, Verdict, Worker
 
-_WORKER = Path(__file__).with_name("verifier_worker.py")
 # Pairs sent at once: enough that no verdict waits for the pipe.
 _BATCH = 256
-# Loading a judge may import a large library from a cold disk.
-_START_SECONDS = 120
 _SHOWN = 80
+_WHOLE = re.compile(r"-?\d+\.0")
 
 #: raised when a verdict of a built-in verifier, or of the task gsm8k or math, changes
 VERSION = 1
 
 BUILT_IN = ("exact", "math", "gsm8k")
-_FORMS = "exact, math, gsm8k, gym:NAME, package.module:function and path/to/file.py:function"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """``reward`` in {0, 1}; ``reason`` says why there was no ordinary verdict, and is else
-    empty.
-    """
-
-    reward: float
-    reason: str = ""
+# What a reference is written as to be right by itself, for the verifiers that read it.
+_SELF = {"math": ("ANSWER", "\\boxed{ANSWER}"), "gsm8k": ("#### ANSWER",)}
+# What a function raises that lacks something, whatever it is given.
+_NEVER = tuple(
+    f"the verifier raised {name}"
+    for name in ("NameError", "ImportError", "ModuleNotFoundError", "NotImplementedError")
+)
 
 
 @dataclass(frozen=True)
@@ -77,12 +70,15 @@ class Verifier:
     """A judge by name, safe against what it judges.
 
     ``exact``: equal after white space at both ends is removed (so unlike
-    :func:`passgrad.tasks.base.exact_match`, which compares every character). ``math``: equality of
-    mathematical expressions by math-verify, of the last expression in the completion. ``gsm8k``:
-    the number behind ``####``. ``gym:NAME``: the score of the reasoning-gym data set NAME is 1; the
+    :func:`passgrad.tasks.base.exact_match`, which compares every character), or equal numbers
+    where the answer is a whole number written as a decimal, as 42.0. ``math``: the answer in the
+    last box, or else the last expression (:mod:`passgrad.tasks.answers.text`), equals the reference
+    as a person would say (:mod:`passgrad.tasks.answers.equality`). ``gsm8k``: the number behind
+    ``####``. ``gym:NAME``: the score of the reasoning-gym data set NAME is 1; the
     answer is what stands between the last ``<answer>`` tags, or else the whole completion.
     ``package.module:function`` and ``path/to/file.py:function``: a function of (completion,
-    answer) that returns a bool, 0 or 1.
+    answer) that returns a bool, 0 or 1, or one with the parameters of verl's or TRL's
+    (:mod:`passgrad.tasks.judges`).
 
     One process is kept and judges one completion after another; it starts at the first use and
     ends with the object, or by :meth:`close`. Threads may share a verifier; they take turns.
@@ -116,7 +112,7 @@ class Verifier:
         #: of the calls as ``Task.verify``, which return no more than a bool
         self.incidents: list[Incident] = []
         self._lock = threading.RLock()
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
 
     def __call__(self, completion: str, prompt: Prompt) -> bool:
         """Whether one completion of a prompt is a success: ``Task.verify``."""
@@ -130,21 +126,26 @@ class Verifier:
 
     def verdict(self, completion: str, reference: Any) -> Verdict:
         """The verdict of one completion."""
-        return self._verdicts([(completion, reference)])[0]
+        return self._verdicts([(completion, reference, About())])[0]
 
     def judge(
         self, completions: Sequence[str], prompts: Sequence[Prompt]
     ) -> tuple[NDArray[np.float64], list[Incident]]:
         """:meth:`verify_all` for completions of these prompts, one prompt a completion."""
-        return self.verify_all(completions, [self.reference(prompt) for prompt in prompts])
+        about = [About(prompt.text, prompt.group) for prompt in prompts] if self._asks else None
+        return self.verify_all(completions, [self.reference(one) for one in prompts], about)
 
     def verify_all(
-        self, completions: Sequence[str], answers: Sequence[Any]
+        self,
+        completions: Sequence[str],
+        answers: Sequence[Any],
+        about: Sequence[About] | None = None,
     ) -> tuple[NDArray[np.float64], list[Incident]]:
         """(rewards, incidents): (N,) zeros and ones for N completions, each with its reference.
 
         Identical pairs are judged once. Nothing that a judge does raises here.
 
+        :param about: Prompts and their groups, for functions that ask for them.
         :raises UserError: If the lists differ in length, a completion is no text, or the judge
             cannot be loaded.
         """
@@ -156,11 +157,12 @@ class Verifier:
         wrong = next((i for i, text in enumerate(completions) if not isinstance(text, str)), None)
         if wrong is not None:
             raise UserError(f"completion {wrong} is {completions[wrong]!r}; give text")
-        places: dict[tuple[str, Any], list[int]] = {}
-        pairs: dict[tuple[str, Any], tuple[str, Any]] = {}
-        for place, pair in enumerate(zip(completions, answers, strict=True)):
+        places: dict[tuple[str, Any, About], list[int]] = {}
+        pairs: dict[tuple[str, Any, About], Pair] = {}
+        beside = [About()] * len(completions) if about is None else about
+        for place, pair in enumerate(zip(completions, answers, beside, strict=True)):
             # An entry is not hashable; it is the same as long as it is the same object.
-            key = (pair[0], pair[1] if isinstance(pair[1], str) else id(pair[1]))
+            key = (pair[0], pair[1] if isinstance(pair[1], str) else id(pair[1]), pair[2])
             places.setdefault(key, []).append(place)
             pairs[key] = pair
         verdicts = self._verdicts(list(pairs.values()))
@@ -169,7 +171,7 @@ class Verifier:
         for (key, where), verdict in zip(places.items(), verdicts, strict=True):
             rewards[where] = verdict.reward
             if verdict.reason:
-                completion, answer = pairs[key]
+                completion, answer, _ = pairs[key]
                 incidents.append(
                     Incident(
                         tuple(where),
@@ -180,6 +182,43 @@ class Verifier:
                 )
         return rewards, incidents
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Try the references before anything is drawn: each must be right when it is the answer.
+
+        :raises UserError: For a reference that ``math`` or ``gsm8k`` cannot read, in one line that
+            names the prompt; for a judge that cannot be loaded, or that lacks something whatever
+            it is given.
+        """
+        self.start()
+        if self._asks and prompts:
+            first = prompts[0]
+            about = About(first.text, first.group)
+            reason = self._verdicts([(first.answer, first.answer, about)])[0].reason
+            if reason.startswith(_NEVER):
+                raise UserError(f"the verifier {self.spec!r} never gives a verdict: {reason}")
+        if self.spec not in _SELF:
+            return
+        answers = list(dict.fromkeys(prompt.answer for prompt in prompts))
+        wrong: dict[str, str] = dict.fromkeys(answers, "")
+        for written in _SELF[self.spec]:
+            left = list(wrong)
+            texts = [written.replace("ANSWER", answer.rpartition("####")[2]) for answer in left]
+            verdicts = self._verdicts([(t, a, About()) for t, a in zip(texts, left, strict=True)])
+            wrong = {
+                answer: found.reason
+                for answer, found in zip(left, verdicts, strict=True)
+                if found.reward != 1
+            }
+        bad = [prompt for prompt in prompts if prompt.answer in wrong]
+        if bad:
+            reason = wrong[bad[0].answer].partition(": ")[2] or "it is not equal to itself"
+            others = f"; so have {len(bad) - 1} other prompts" if len(bad) > 1 else ""
+            raise UserError(
+                f"prompt {bad[0].id!r} has the answer {bad[0].answer[:_SHOWN]!r}, which the "
+                f"verifier {self.spec} cannot judge ({reason}){others}; correct it, leave the "
+                "prompt out, or take another verifier"
+            )
+
     def start(self) -> Verifier:
         """Load the judge now.
 
@@ -187,7 +226,7 @@ class Verifier:
         """
         with self._lock:
             if self.spec != "exact" and self._worker is None:
-                self._worker = _Worker(self)
+                self._worker = Worker(self.spec, self.seconds, self.memory_mib)
         return self
 
     def close(self) -> None:
@@ -203,9 +242,14 @@ class Verifier:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _verdicts(self, pairs: Sequence[tuple[str, Any]]) -> list[Verdict]:
+    @property
+    def _asks(self) -> bool:
+        """Whether the judge is a user's function, which may ask for the prompt."""
+        return ":" in self.spec and not self.spec.startswith("gym:")
+
+    def _verdicts(self, pairs: Sequence[Pair]) -> list[Verdict]:
         if self.spec == "exact":
-            return [Verdict(float(given.strip() == answer.strip())) for given, answer in pairs]
+            return [Verdict(float(_exactly(given, answer))) for given, answer, _ in pairs]
         results: list[Verdict] = []
         with self._lock:
             while len(results) < len(pairs):
@@ -217,89 +261,10 @@ class Verifier:
         return results
 
 
-class _Worker:
-    """One process, and the two pipes to it. It is thrown away when it is no longer ``sound``."""
-
-    def __init__(self, verifier: Verifier) -> None:
-        self.seconds = verifier.seconds
-        self.memory = verifier.memory_mib
-        self.sound = True
-        theirs_in, ours_out = os.pipe()
-        ours_in, theirs_out = os.pipe()
-        self.requests = Connection(ours_out, readable=False)
-        self.verdicts = Connection(ours_in, writable=False)
-        try:
-            process = subprocess.Popen(
-                # -P: the worker's own folder has modules whose names are common.
-                [sys.executable, "-P", str(_WORKER), str(theirs_in), str(theirs_out)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs_in, theirs_out),
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                start_new_session=True,  # what the judge starts is killed with it
-            )
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
-        self.stop = weakref.finalize(self, _stop, process, self.requests, self.verdicts)
-        try:
-            # The name is imported as the caller would import it.
-            path = [entry or os.getcwd() for entry in sys.path]
-            if os.getcwd() not in path:
-                path.append(os.getcwd())
-            self.requests.send((path, verifier.spec, self.seconds, self.memory))
-            problem = self.verdicts.recv() if self.verdicts.poll(_START_SECONDS) else _LATE
-        except (EOFError, OSError):
-            problem = ("the process", "ended while it was loaded")
-        if problem is not None:
-            self.stop()
-            raise UserError(
-                f"the verifier {verifier.spec!r} cannot be loaded: {': '.join(problem)}; "
-                f"the forms are {_FORMS}"
-            )
-
-    def judge(self, pairs: Sequence[tuple[str, Any]]) -> list[Verdict]:
-        """Verdicts of the first pairs, up to and including one that this process did not
-        survive.
-        """
-        results: list[Verdict] = []
-        try:
-            self.requests.send(pairs)
-            while len(results) < len(pairs):
-                began = time.monotonic()
-                if not self.verdicts.poll(self.seconds):
-                    self.sound = False
-                    taken = time.monotonic() - began
-                    results.append(
-                        Verdict(0.0, f"no verdict in {taken:.1f} seconds; the verifier was killed")
-                    )
-                    break
-                results.append(Verdict(*self.verdicts.recv()))
-                if "MemoryError" in results[-1].reason:
-                    self.sound = False  # what it still holds would be taken from the next
-                    break
-        except (EOFError, OSError):
-            self.sound = False
-            results.append(
-                Verdict(
-                    0.0,
-                    f"the verifier's process died (memory limit {self.memory} MiB, or a crash)",
-                )
-            )
-        return results
-
-
-_LATE = ("no answer", f"loading took more than {_START_SECONDS} seconds")
-
-
-def _stop(process: subprocess.Popen[bytes], *pipes: Connection) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        # The group is the process's own since start_new_session, and not yet reaped.
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for pipe in pipes:
-        pipe.close()
+def _exactly(given: str, answer: str) -> bool:
+    """The same text, or the same whole number: an integer column with a gap is read as floats."""
+    given, answer = given.strip(), answer.strip()
+    return given == answer or (_WHOLE.fullmatch(answer) is not None and given == answer[:-2])
 
 
 def _named(function: Callable[[str, str], Any]) -> str:
@@ -328,7 +293,7 @@ def _checked(spec: str) -> str:
         return spec
     home, colon, name = spec.rpartition(":")
     if not colon or not home or not name:
-        raise UserError(f"unknown verifier {spec!r}; the forms are {_FORMS}")
+        raise UserError(f"unknown verifier {spec!r}{_nearest(spec)}; the forms are {FORMS}")
     if home == "gym":
         check_gym_name(name)
     elif home.endswith(".py"):
@@ -336,8 +301,16 @@ def _checked(spec: str) -> str:
             raise UserError(f"{home}: no such file; the verifier {spec!r} names a function in it")
         spec = f"{Path(home).resolve()}:{name}"
     elif not all(part.isidentifier() for part in [*home.split("."), *name.split(".")]):
-        raise UserError(f"unknown verifier {spec!r}; the forms are {_FORMS}")
+        raise UserError(f"unknown verifier {spec!r}; the forms are {FORMS}")
     return spec
+
+
+def _nearest(spec: str) -> str:
+    """A hint at what was meant, or nothing."""
+    if spec.endswith(".py"):
+        return f": name the function in it, as {spec}:judge"
+    close = difflib.get_close_matches(spec, BUILT_IN, n=1)
+    return f": did you mean {close[0]!r}?" if close else ""
 
 
 def check_gym_name(name: str) -> None:
@@ -349,8 +322,6 @@ def check_gym_name(name: str) -> None:
             "reasoning-gym is not installed; pip install reasoning-gym for tasks gym:NAME"
         ) from None
     if name not in names:
-        import difflib
-
         close = difflib.get_close_matches(name, names, n=3) or sorted(names)[:3]
         raise UserError(
             f"reasoning-gym has no data set {name!r}; it has {len(names)}, "

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,11 +149,12 @@ def test_samples_without_any_mixed_prompt_leave_everything_open():
     assert (found.inner_product == 0).all()
     assert np.isinf(found.low).all()
     assert np.isnan(found.cosine).all()
-    assert (found.cosine_low == -1).all()
+    assert found.cosine_low[1] == -1
+    assert math.isnan(found.cosine_low[0])  # of a gradient that is not seen with itself
     assert math.isnan(found.threshold)
     assert found.threshold_high == math.inf
     assert found.verdict == (
-        "No conflict is shown on prompts of this kind: the sign is open for k = 1, 2."
+        "No conflict is shown on prompts of this kind: the sign is open for k = 2."
     )
 
 
@@ -169,6 +171,43 @@ def test_verdicts():
     assert found.threshold == pytest.approx(exact, rel=0.3)
     plain = estimate_conflict(many, [1], prompts="fixed")
     assert plain.verdict.startswith("A small step along grad J_k raises pass@1 on these prompts")
+
+
+@pytest.mark.parametrize("prompts", ["fixed", "new"])
+def test_a_cosine_its_interval_and_the_verdict_never_contradict_each_other(prompts):
+    decided = 0
+    for seed in range(25):
+        size = 3 if prompts == "fixed" else 30
+        world = GaussianBandit(0.2, 0.2).sample(3 * size, size, seed=seed)
+        drawn = sample_bandit(world, CLEAR if seed % 2 else THETA, 16, seed=seed)
+        found = estimate_conflict(drawn, [1, 2, 4, 8], prompts=prompts, seed=seed)
+        low, high, value = found.cosine_low, found.cosine_high, found.cosine
+        for row in range(1, 4):
+            assert -1 <= low[row] <= high[row] <= 1
+            # The interval excludes 0 exactly where the band does, on the same side.
+            assert (low[row] >= 0) == (found.band_low[row] > 0)
+            assert (high[row] <= 0) == (found.band_high[row] < 0)
+            decided += low[row] >= 0 or high[row] <= 0
+            if not math.isnan(value[row]):
+                assert low[row] <= value[row] <= high[row]
+                assert np.sign(value[row]) == np.sign(found.inner_product[row])
+        assert value[0] == 1 or math.isnan(value[0])
+        assert 1 not in found.against
+        assert 1 not in found.open_ks
+    assert 10 < decided < 70
+
+
+def test_a_squared_norm_that_is_not_seen_is_no_conflict_of_pass_at_1():
+    samples = sample_bandit(TwoPointBandit(), THETA, 8, num_prompts=40, seed=0)
+    found = estimate_conflict(samples, [1, 4])
+    below = replace(
+        found,
+        interval=found.interval.with_band(np.array([-3.0, -1.0]), np.array([-1.0, 1.0])),
+    )
+    assert below.verdict.endswith("the sign is open for k = 4.")
+    first = found.interval[:1].with_band(np.array([-1.0]), np.array([1.0]))
+    alone = replace(found, ks=found.ks[:1], interval=first)
+    assert "the gradient of pass@1 is not told from 0" in alone.verdict
 
 
 def test_frames(samples):

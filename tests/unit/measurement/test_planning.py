@@ -198,13 +198,46 @@ def test_the_command_reads_what_measure_writes(folder, pilot):
     assert more["num_prompts"] < row["num_prompts"]
 
 
+def test_a_pilot_without_a_conflict_leads_to_an_effect(folder):
+    from typer.testing import CliRunner
+
+    from passgrad.cli import app
+
+    curve = pd.read_parquet(folder / "curve.parquet")
+    curve["inner_product"] = curve["inner_product"].abs()
+    curve.to_parquet(folder / "curve.parquet")
+    planned = plan_from_pilot(folder)
+    assert not planned.possible().rows
+    shown = CliRunner().invoke(app, ["plan", str(folder)]).output
+    assert "inf" not in shown
+    assert shown.startswith("At k = 2, 4, 8 the product is not negative")
+    assert "--effect" in shown
+    told = CliRunner().invoke(app, ["plan", str(folder), "--effect", "0.5"]).output
+    assert "show the conflict with probability" in told
+
+
+def test_the_cost_is_in_the_tokens_of_the_pilot(folder):
+    options = {"ks": [8], "effect": 0.5, "num_samples": 16}
+    alone = plan_from_pilot(folder, **options).rows[0]["tokens"]
+    ids = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
+    pd.DataFrame({"completion_ids": ids}).to_parquet(folder / "rollouts.parquet")
+    assert plan_from_pilot(folder, **options).rows[0]["tokens"] == pytest.approx(3 * alone)
+    given = plan_from_pilot(folder, tokens_per_completion=7, **options)
+    assert given.rows[0]["tokens"] == pytest.approx(7 * alone)
+
+
 def test_clear_errors(tmp_path, folder):
     with pytest.raises(UserError, match="no finished measurement"):
         plan_from_pilot(tmp_path / "none")
     with pytest.raises(UserError, match="not measured at k = 3: it has 1, 2, 4, 8"):
         plan_from_pilot(folder, ks=[3])
-    with pytest.raises(UserError, match="both must be positive"):
+    with pytest.raises(UserError, match="a positive share of a squared norm, got -1"):
         plan_from_pilot(folder, effect=-1)
+    curve = pd.read_parquet(folder / "curve.parquet")
+    curve.loc[0, "inner_product"] = -0.1
+    curve.to_parquet(folder / "curve.parquet")
+    with pytest.raises(UserError, match="no scale for an effect: measure with several times"):
+        plan_from_pilot(folder, effect=0.1)
     model = bandit_model(WORLD, PAPER, KS)
     with pytest.raises(UserError, match="power must lie between"):
         plan(model, power=1.0)

@@ -171,6 +171,34 @@ def test_intervals_lie_within_the_band_and_zero_between_the_signs():
     assert chart.x_mark[0] < chart.x_mark[1]
 
 
+@pytest.mark.parametrize(
+    ("bands", "tile"),
+    [
+        (
+            [(0.1, 1), (-2, 0.5)],
+            "open up to k = 8; the estimate crosses 0 at 6.3, within its error",
+        ),
+        ([(0.1, 1), (0.1, 0.5)], "none up to k = 8"),
+        ([(-1, 1), (-2, -0.5)], "6.3 interval 4 to 8"),
+        ([(-2, -1), (-2, 0.5)], "open up to k = 8;"),  # a squared norm below 0 is no conflict
+    ],
+)
+def test_the_threshold_is_shown_where_the_band_shows_a_conflict(bands, tile):
+    curve = [
+        curve_row(k, 0.0, band_low=low, band_high=high)
+        for k, (low, high) in zip((1, 8), bands, strict=True)
+    ]
+    page = parsed(render_report(content(curve=curve)))
+    assert f"pass@1 starts to fall at k = {tile}" in words(page)
+
+
+def test_the_page_says_what_to_do_next():
+    page = parsed(render_report(content(next_step="Look again.", next_command="passgrad plan x")))
+    assert page.find("p", class_="next").get_text() == "Next. Look again."
+    assert page.find("pre", class_="next").get_text().strip() == "passgrad plan x"
+    assert parsed(render_report(content())).find(class_="next") is None
+
+
 def test_prompts_are_sorted_by_their_part_and_shares_add_up():
     page = parsed(render_report(content()))
     against, along = page.find_all("table", class_="prompts")
@@ -561,6 +589,27 @@ def test_page_fits_the_screen_and_follows_the_theme(visit, theme, width, words):
     assert ground == "rgb({}, {}, {})".format(*bytes.fromhex(wanted))
     assert size >= 12
     assert driver.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_no_table_is_cut(visit, width):
+    wide = {"low": -1.234e-5, "high": 1.234e-5, "band_low": -2.345e-5, "band_high": 2.345e-5}
+    rows = [
+        layer_row(name, -1.111e-5, kind, cosine=-0.12, **wide)
+        for kind in ("whole", "layer", "group", "final")
+        for name in ("first", "second part of the model")
+    ]
+    curve = [
+        CurveRow(k, Interval(-1.111e-5, 1e-5, **wide), Interval(0.5, low=-0.98, high=0.98), 0.4)
+        for k in (1, 2, 8)
+    ]
+    driver = visit(content(layers=rows, curve=curve), width=width)
+    driver.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    cut = driver.execute_script(
+        "return [...document.querySelectorAll('.scroll')]"
+        ".filter(box => box.scrollWidth > box.clientWidth).map(box => box.ariaLabel)"
+    )
+    assert cut == []
 
 
 def test_points_are_read_by_pointer_and_by_keyboard(visit):

@@ -317,7 +317,7 @@ def test_prompts_from_a_file_with_a_verifier_that_fails(processes, place, tmp_pa
     given = {"stop": "\n", "max_new_tokens": 4, "verifier": f"{judge}:f"}
     made = measure(place, path, out=tmp_path / "m", **given, **options())
     incidents = made.record["incidents"]
-    assert {one["reason"] for one in incidents} == {"the verifier raised ValueError"}
+    assert {one["reason"] for one in incidents} == {"the verifier raised ValueError: odd"}
     answers = {p.id: p.answer for p in PROMPTS}
     assert all(one["answer"] == answers[one["prompt_id"]] for one in incidents)
     assert made.rollouts.num_correct.sum() > 0

@@ -24,6 +24,8 @@ class CurveRow:
     k: float
     product: Interval
     cosine: Interval = UNKNOWN
+    unsolved: float = NAN
+    """The share of the weight of pass@k on prompts that were never solved."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,10 @@ class ReportContent:
     not_measured: Sequence[str] = ()
     """Sentences."""
     warnings: Sequence[str] = ()
+    next_step: str = ""
+    """What to do now, a sentence or two."""
+    next_command: str = ""
+    """The command or argument that does it."""
     level: float = 0.95
     title: str = "Will pass@k training cost pass@1?"
 

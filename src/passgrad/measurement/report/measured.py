@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from passgrad.lm.rollouts import Rollouts
+from passgrad.measurement.advice import advice, chosen_order
 from passgrad.measurement.estimate import ConflictEstimate
 from passgrad.measurement.parts import PartsEstimate
 from passgrad.measurement.realised import TakenStep
@@ -19,8 +21,9 @@ from passgrad.measurement.report.content import (
     ReportContent,
     StepRow,
 )
-from passgrad.measurement.run import Measurement, chosen_order
+from passgrad.measurement.run import Measurement
 from passgrad.measurement.step import StepPrediction
+from passgrad.stats.interval import Interval
 
 _SMALL = (
     "Steps that are not small: the inner product is the slope of pass@1 along the gradient of "
@@ -37,9 +40,15 @@ def content_of(measurement: Measurement) -> ReportContent:
     """What the report of a measurement shows; the parts are those of its chosen order."""
     estimate, record = measurement.estimate, measurement.record
     curve = [
-        CurveRow(float(k), estimate.interval[place], estimate.cosines[place])
+        CurveRow(
+            float(k),
+            _possible(estimate.interval[place]) if k == 1 else estimate.interval[place],
+            estimate.cosines[place],
+            float(estimate.unsolved_weight[place]),
+        )
         for place, k in enumerate(estimate.ks)
     ]
+    following = advice(estimate, measurement.folder)
     chosen, step = chosen_order(estimate), measurement.step
     prediction = step.prediction if isinstance(step, TakenStep) else step
     return ReportContent(
@@ -63,8 +72,16 @@ def content_of(measurement: Measurement) -> ReportContent:
         provenance=_flat(record["provenance"]),
         not_measured=_not_measured(measurement),
         warnings=measurement.remarks,
+        next_step=following.text,
+        next_command=following.command,
         level=estimate.level,
     )
+
+
+def _possible(squared_norm: Interval) -> Interval:
+    """The ends of a squared norm, which is not negative; the page says so beside them."""
+    names = ("low", "high", "band_low", "band_high")
+    return replace(squared_norm, **{x: max(0.0, float(getattr(squared_norm, x))) for x in names})
 
 
 def _not_measured(measurement: Measurement) -> list[str]:

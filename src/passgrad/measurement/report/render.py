@@ -65,6 +65,8 @@ def render_report(content: ReportContent) -> str:
         cosine=charts.cosine_chart(content),
         curve_rows=sorted(content.curve, key=lambda row: row.k),
         at_k=at_k,
+        sign=_sign(content),
+        has_unsolved=any(not math.isnan(row.unsolved) for row in content.curve),
         against=[row for row in rows if row.against],
         along=[row for row in rows if not row.against],
         first=FIRST_PROMPTS,
@@ -81,6 +83,8 @@ def render_report(content: ReportContent) -> str:
         labelled=[one_line(text, 1000) for text in content.warnings],
         not_measured=[one_line(text, 1000) for text in content.not_measured],
         verdict=one_line(content.verdict, 600),
+        next_step=one_line(content.next_step, 1000),
+        next_command=one_line(content.next_command, 600),
         title=one_line(content.title, 120),
         # Only these two texts are not escaped: they are files of the package, and the page allows
         # no other script or style, by their hashes.
@@ -91,6 +95,14 @@ def render_report(content: ReportContent) -> str:
         number=number,
         one_line=one_line,
     )
+
+
+def _sign(content: ReportContent) -> str:
+    """What the band says of the orders beyond 1: "conflict", "none" or "open"."""
+    bands = [row.product for row in content.curve if row.k > 1]
+    if any(product.band_high < 0 for product in bands):
+        return "conflict"
+    return "none" if bands and all(product.band_low > 0 for product in bands) else "open"
 
 
 @cache
