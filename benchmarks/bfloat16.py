@@ -117,7 +117,8 @@ def main(
     coarse, tokenizer = load_model(model_name, dtype=torch.bfloat16)
     fine, _ = load_model(model_name)
     fine.load_state_dict({name: one.float() for name, one in coarse.state_dict().items()})
-    some, rewards = Completions.from_rollouts(drawn, tokenizer), torch.as_tensor(drawn.rewards)
+    some = Completions.from_rollouts(drawn, tokenizer)
+    rewards = torch.as_tensor(drawn.rewards, dtype=torch.float64)
     if smoke:  # a tiny model is never right
         rewards = (torch.arange(rewards.numel()).reshape(rewards.shape) % 3 == 0).double()
     low = CompletionPasses(coarse.to(device), some, rewards, packed=False)
