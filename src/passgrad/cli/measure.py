@@ -189,6 +189,15 @@ def measure(
             rich_help_panel=_RUNNING,
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what it would take, in memory, tokens and time, and stop; what does not fit "
+            "is refused with what would.",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = False,
 ) -> None:
     """Will pass@k training cost pass@1 on this model and these prompts?
 
@@ -227,6 +236,18 @@ def measure(
             token_budget=token_budget, resume=resume, dtype=dtype, device=device, shard=shard,  # type: ignore[arg-type]
         ),
     )  # fmt: skip
+    if dry_run:
+        from passgrad.lm.distributed import processes
+        from passgrad.measurement.forecast import forecast
+
+        with processes(device=device) as group:
+            found = forecast(
+                model, prompts, drawing=asked.drawing, judging=asked.judging,
+                estimating=asked.estimating, step=asked.step, running=asked.running,
+            )  # fmt: skip
+            if group.is_main:
+                typer.echo(str(found))
+        return
     _run(model, prompts, out, asked)
 
 

@@ -207,7 +207,7 @@ class CompletionPasses:
             )
         members = self.completions.chosen(where)
         slopes = None
-        if members and (method == "central" or (method == "auto" and self._prefers_central())):
+        if members and (method == "central" or (method == "auto" and self.prefers_central())):
             slopes = self._central(directions, members, LIMIT if method == "auto" else float("inf"))
             if slopes is None and method == "central":
                 raise UserError(
@@ -217,7 +217,8 @@ class CompletionPasses:
             slopes = self._forward(directions, members)
         return self.spread(slopes, where)
 
-    def _prefers_central(self) -> bool:
+    def prefers_central(self) -> bool:
+        """Whether "auto" begins with central differences."""
         return self._dtype == torch.float32 and self._size > SMALL
 
     def _central(

@@ -22,6 +22,7 @@ from passgrad.lm.fsdp import ShardedPasses, load_sharded
 from passgrad.lm.models import is_adapter, load_model, load_tokenizer, resolve
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
+from passgrad.lm.rounding import rounding_of
 from passgrad.measurement.advice import advice, chosen_order
 from passgrad.measurement.drawing import Blocks
 from passgrad.measurement.estimate import ConflictEstimate, check_plan, estimate_conflict
@@ -37,7 +38,7 @@ from passgrad.measurement.options import (
 from passgrad.measurement.parts import ModelParts, PartsEstimate, estimate_parts
 from passgrad.measurement.prompts import GivenPrompts, as_task, digest
 from passgrad.measurement.realised import TakenStep, verify_step
-from passgrad.measurement.record import record_of, remarks, write_tables
+from passgrad.measurement.record import record_of, remarks, rounding_remark, write_tables
 from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepPrediction, StepSize, predict_step
 from passgrad.measurement.store import Folder, Kept, StoredPasses, explained
@@ -46,6 +47,7 @@ from passgrad.progress import Progress, Silent
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
 from passgrad.rollouts.foreign_rollouts import read_foreign
 from passgrad.rollouts.same_law import LawComparison, check_same_law
+from passgrad.stats.intervals import Prompts
 from passgrad.tasks.base import Task
 from passgrad.tasks.verifiers import Verifier
 
@@ -113,7 +115,8 @@ def measure(
     """
     chosen = Options.sort(options, drawing, judging, estimating, step, running)
     with processes(device=chosen.running.device) as group:
-        work = _plan(model, prompts, Path(out), chosen, group)
+        work = plan_measurement(model, prompts, chosen, group)
+        _claim(work, Path(out))
         if work.given is None:
             _draw(work)
         remedy = f"lower token_budget (now {chosen.running.token_budget})"
@@ -123,8 +126,13 @@ def measure(
         return _write(work)
 
 
+def folds_of(num_prompts: int, reading: Prompts) -> int:
+    """Folds of the parts, for their errors."""
+    return max(2, min(_FOLDS, num_prompts // (1 if reading == "fixed" else 2) // 2))
+
+
 @dataclass(eq=False)
-class _Work:
+class Work:
     """A measurement in progress: what was asked for, and what the stages have found so far."""
 
     model: str | Path
@@ -132,7 +140,6 @@ class _Work:
     options: Options
     group: Processes
     show: Progress
-    folder: Folder
     metrics: list[Metric]
     given: Rollouts | None
     """Rollouts drawn elsewhere."""
@@ -142,23 +149,22 @@ class _Work:
     """The content of ``settings.json``."""
     doubts: list[str]
     begun: float
+    folder: Folder = field(init=False)
     rollouts: Rollouts = field(init=False)
     incidents: list[dict[str, Any]] = field(default_factory=list)
     compared: LawComparison | None = None
     passes: CompletionPasses = field(init=False)
+    rounding: float | None = None
+    """Of the passes in bfloat16, :func:`passgrad.lm.rounding.rounding_of`."""
     estimate: ConflictEstimate = field(init=False)
     parts: PartsEstimate | None = None
     step: StepPrediction | TakenStep | None = None
 
 
-def _plan(
-    model: str | Path,
-    prompts: GivenPrompts | None,
-    out: Path,
-    options: Options,
-    group: Processes,
-) -> _Work:
-    """Read what is given, refuse what cannot be measured, and claim the folder."""
+def plan_measurement(
+    model: str | Path, prompts: GivenPrompts | None, options: Options, group: Processes
+) -> Work:
+    """Read what is given, and refuse what cannot be measured; nothing is written."""
     begun, doubts = time.perf_counter(), list[str]()
     drawing, estimating = options.drawing, options.estimating
     show = (options.running.progress if group.is_main else None) or Silent()
@@ -187,13 +193,17 @@ def _plan(
         level=estimating.level,
     )  # fmt: skip
     settings = _settings(model, task, n, orders, options)
-    folder = Folder(out)
-    group.from_main(lambda: folder.claim(settings, resume=options.running.resume))
     show.advance()
-    return _Work(
-        model, task, options, group, show, folder, metrics, given, n, orders, settings, doubts,
-        begun,
-    )  # fmt: skip
+    return Work(
+        model, task, options, group, show, metrics, given, n, orders, settings, doubts, begun
+    )
+
+
+def _claim(work: Work, out: Path) -> None:
+    """Take the folder for this measurement."""
+    work.folder = Folder(out)
+    resume = work.options.running.resume
+    work.group.from_main(lambda: work.folder.claim(work.settings, resume=resume))
 
 
 def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: Processes) -> None:
@@ -281,7 +291,7 @@ def _heard(doubts: list[str], lead: str = "") -> Iterator[None]:
             )
 
 
-def _draw(work: _Work) -> None:
+def _draw(work: Work) -> None:
     """Completions of all prompts, those that are not in the folder yet."""
     assert work.task is not None
     drawing = work.options.drawing
@@ -296,7 +306,7 @@ def _draw(work: _Work) -> None:
     work.rollouts, work.incidents = blocks.rollouts(), blocks.incidents()
 
 
-def _first_block(work: _Work, blocks: Blocks) -> None:
+def _first_block(work: Work, blocks: Blocks) -> None:
     """Draw one block, and refuse a server that has another model before it is asked for the rest.
     Doubts that do not refuse it are heard when all completions are there.
     """
@@ -314,7 +324,7 @@ def _first_block(work: _Work, blocks: Blocks) -> None:
     work.group.from_main(compare)
 
 
-def _draw_blocks(work: _Work, blocks: Blocks, wanted: Callable[[], list[int]]) -> None:
+def _draw_blocks(work: Work, blocks: Blocks, wanted: Callable[[], list[int]]) -> None:
     """Draw these blocks, each process its share of them."""
     group = work.group
     with (
@@ -328,7 +338,7 @@ def _draw_blocks(work: _Work, blocks: Blocks, wanted: Callable[[], list[int]]) -
             blocks.draw(group.share(missing), work.show)
 
 
-def _loaded(work: _Work) -> tuple[Any, Any]:
+def _loaded(work: Work) -> tuple[Any, Any]:
     """The model where this process computes, and its tokenizer."""
     work.show.stage("loading the model", 1)
     dtype: torch.dtype = getattr(torch, work.options.running.dtype)
@@ -342,7 +352,7 @@ def _loaded(work: _Work) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _load(work: _Work) -> None:
+def _load(work: Work) -> None:
     """Passes over the completions, which are first compared with the model."""
     if work.given is not None:
         work.rollouts = work.given
@@ -362,9 +372,14 @@ def _load(work: _Work) -> None:
         model, completions, torch.as_tensor(drawn.rewards), group=work.group,
         token_budget=running.token_budget,
     )  # fmt: skip
+    if running.dtype == "bfloat16":
+        work.show.stage("looking at the rounding of bfloat16", 1)
+        work.rounding = rounding_of(work.passes)
+        work.doubts += rounding_remark(work.rounding)
+        work.show.advance()
 
 
-def _estimate(work: _Work) -> None:
+def _estimate(work: Work) -> None:
     """The products at all orders, with intervals."""
     estimating = work.options.estimating
     # Two halves, each with a gradient and its derivatives for every order and for order 1.
@@ -376,21 +391,20 @@ def _estimate(work: _Work) -> None:
     )  # fmt: skip
 
 
-def _split(work: _Work) -> None:
+def _split(work: Work) -> None:
     """The parts of the product at the chosen order, if they were asked for."""
     estimating = work.options.estimating
     if not estimating.parts or work.options.running.shard:
         return
-    prompts = work.passes.completions.shape[0] // (1 if estimating.reading == "fixed" else 2)
     work.parts = estimate_parts(
         ModelParts(work.passes), chosen_order(work.estimate), estimator=estimating.estimator,
         prompts=estimating.reading, level=estimating.level, seed=work.options.drawing.seed,
-        folds=max(2, min(_FOLDS, prompts // 2)), metrics=work.metrics,
+        folds=folds_of(work.passes.completions.shape[0], estimating.reading), metrics=work.metrics,
         kept=Kept(work.folder.parts, work.group), progress=work.show,
     )  # fmt: skip
 
 
-def _step(work: _Work) -> None:
+def _step(work: Work) -> None:
     """The prediction of the step, if it was asked for, and what it did, if it is taken."""
     stepping, estimating = work.options.step, work.options.estimating
     if stepping is None:
@@ -420,7 +434,7 @@ def _step(work: _Work) -> None:
         work.step = TakenStep(prediction, realised)
 
 
-def _write(work: _Work) -> Measurement:
+def _write(work: Work) -> Measurement:
     """The tables and the record, which comes last."""
     work.show.stage("writing the tables", 1)
     sentences = tuple(work.doubts + remarks(work.estimate, work.incidents, work.rollouts))
@@ -429,7 +443,7 @@ def _write(work: _Work) -> Measurement:
         seconds=time.perf_counter() - work.begun,
         machine={
             "processes": work.group.size, "device": str(work.group.device),
-            "shard": work.options.running.shard,
+            "shard": work.options.running.shard, "rounding": work.rounding,
         },
     ) | {"next": asdict(advice(work.estimate, work.folder.path))}  # fmt: skip
     measured = Measurement(
