@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from _common import MODEL, Figures, Model, Smoke, machine, progress, report
+from _common import MODEL, Device, Figures, Model, Smoke, machine, progress, report
 
 from passgrad import provenance
 from passgrad.estimators import advantages
@@ -93,7 +93,7 @@ def main(
     replications: Annotated[int, typer.Option(help="halves of the completions")] = 8,
     ks: str = "1,2,4,8,16",
     rollouts: Annotated[Path | None, typer.Option(help="completions drawn before")] = None,
-    device: str = "cpu",
+    device: Device = "cpu",
     model_name: Model = MODEL,
     smoke: Smoke = False,
     json: Figures = None,

@@ -372,8 +372,9 @@ def measured(rank):
     runs |= json.loads((place / "others.json").read_text())
     for name, arguments in runs.items():
         printed = (place / f"{name}{rank}.txt").open("w")
+        errors = printed if name else sys.stderr
         # The tests see from its folder whether it failed.
-        with printed, redirect_stdout(printed), redirect_stderr(printed), suppress(SystemExit):
+        with printed, redirect_stdout(printed), redirect_stderr(errors), suppress(SystemExit):
             cli.main(arguments)
 
 
