@@ -121,9 +121,8 @@ def main(
     rewards = torch.as_tensor(drawn.rewards, dtype=torch.float64)
     if smoke:  # a tiny model is never right
         rewards = (torch.arange(rewards.numel()).reshape(rewards.shape) % 3 == 0).double()
-    low = CompletionPasses(coarse.to(device), some, rewards, packed=False)
-    high = CompletionPasses(fine.to(device), some, rewards, packed=False)
-    low.packed = high.packed = True
+    low = CompletionPasses(coarse.to(device), some, rewards)
+    high = CompletionPasses(fine.to(device), some, rewards)
     ways = ("forward", *(f"central {step:g}" for step in steps))
     products: dict[str, list[list[float]]] = {way: [] for way in ("float32", *ways)}
     errors: list[list[float]] = []

@@ -681,6 +681,7 @@ Markdown(
 # The printed measurement is rebuilt from what the paper states and what its numbers imply; its prompt template, extraction of answers and longest answer are not known, and neither is the reading of "final hidden layer", so all three are shown.
 # Products over all weights come from a sketch with the stated error; the readings of the final norm and the final state do not.
 # Intervals here are for these prompts; for new ones they are longer ({ref}`sec-estimating-conflict`).
+# How success rates of a 7B model spread on tens of thousands of real problems is in {ref}`sec-real-rates`; in a real GRPO run on mathematics no product with a gradient of pass@k was negative ({ref}`sec-real-run`).
 #
 # ## Exercises
 #

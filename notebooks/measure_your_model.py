@@ -190,7 +190,8 @@ figures.show(draw, alt=alt, data=prompts[shown], size=(5, 3.4))
 # ## Where in the model
 #
 # The product is a sum over the weights, so it can be divided: by block, by group of parameters, and by the three readings that the words "final layer" have.
-# The parts come from the same halves as the whole and add up to it; their intervals need the gradients of some groups of prompts, about four more passes.
+# The parts come from the same halves as the whole and add up to it, up to the error of folding large gradients to a few numbers, which is small beside their own.
+# They take one more pass, over the answers to some prompts at a time; the spread over these gives the intervals.
 
 # %%
 parts = tables["parts"]

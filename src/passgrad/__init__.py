@@ -23,6 +23,7 @@ _HOMES = {
     "NaturalGradient": "passgrad.ascent.directions",
     "ConflictFreeDirection": "passgrad.ascent.conflict_free",
     "frontier": "passgrad.ascent.frontier",
+    "logs": "passgrad.measurement.logs.run",
     "measure": "passgrad.measurement.run",
     "TwoPointBandit": "passgrad.worlds.bandit",
     "GaussianBandit": "passgrad.worlds.bandit",
@@ -42,6 +43,7 @@ __all__ = [
     "NaturalGradient",
     "ConflictFreeDirection",
     "frontier",
+    "logs",
     "measure",
     "TwoPointBandit",
     "GaussianBandit",
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from passgrad.estimators import advantages
     from passgrad.interference import conflict
     from passgrad.lm.models import load_model
+    from passgrad.measurement.logs.run import logs
     from passgrad.measurement.run import measure
     from passgrad.metrics import pass_at_k
     from passgrad.objectives import PassAtK

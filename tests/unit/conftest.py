@@ -93,7 +93,10 @@ def tiny_language_model(
     import torch
     import transformers
 
-    name = {"llama": "Llama", "gpt2": "GPT2", "qwen2": "Qwen2", "gemma": "Gemma"}[architecture]
+    name = {
+        "llama": "Llama", "gpt2": "GPT2", "qwen2": "Qwen2", "gemma": "Gemma", "gptj": "GPTJ",
+        "bloom": "Bloom",
+    }[architecture]  # fmt: skip
     head = "LMHeadModel" if architecture == "gpt2" else "ForCausalLM"
     sizes = {
         "hidden_size": 32,
@@ -105,8 +108,10 @@ def tiny_language_model(
         "max_position_embeddings": 512,
         "initializer_range": 0.3,
     }
-    if architecture == "gpt2":
+    if architecture in ("gpt2", "gptj", "bloom"):
         sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
+    if architecture == "gptj":
+        sizes["rotary_dim"] = 8
     made = getattr(transformers, f"{name}Config")(
         vocab_size=len(tokenizer), tie_word_embeddings=tied, eos_token_id=0, bos_token_id=0,
         pad_token_id=0, **{**sizes, **config},

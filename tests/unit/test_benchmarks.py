@@ -15,7 +15,7 @@ from passgrad.lm.models import MODELS, save_model
 WITH_MODEL = ("packed_logprobs", "measure_passes", "prompt_gram", "bfloat16")
 NAMES = (
     "advantages", "bfloat16", "conflict_free_step", "measure_passes", "packed_logprobs",
-    "phase_diagram", "prompt_gram",
+    "phase_diagram", "prompt_gram", "read_logs",
 )  # fmt: skip
 #: what starts an engine takes longer than the others
 WITH_ENGINE = "rollout_engines"

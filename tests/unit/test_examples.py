@@ -49,13 +49,17 @@ def folder(tmp_path, make_tokenizer, tiny_model):
 
 
 @pytest.mark.parametrize("conflict_free", [False, True])
-def test_the_example_trains(processes, script, folder, tmp_path, conflict_free):
+def test_the_example_trains(processes, script, folder, tmp_path, conflict_free, capsys):
     from safetensors.torch import load_file
 
     out = tmp_path / "run"
     script("train_pass_at_k").train(
-        str(folder), str(out), k=2, n=4, steps=2, prompts=2, conflict_free=conflict_free
-    )
+        str(folder), str(out), k=2, n=4, steps=2, prompts=2, conflict_free=conflict_free,
+        held_out=2, eval_every=2,
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    for line in ("pass@1 of the held-out prompts: 0", "pass@2 of the held-out", "seconds a step"):
+        assert line in printed
     record = json.loads((out / "passgrad.json").read_text(encoding="utf-8"))
     assert record["biased_settings"] == []
     assert record["estimator"] == "pkpo-loo1"
@@ -64,6 +68,23 @@ def test_the_example_trains(processes, script, folder, tmp_path, conflict_free):
     assert (out / "conflict.parquet").is_file()
     before, after = load_file(folder / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
+
+
+def test_the_example_says_what_came_of_it(script, capsys):
+    say = script("train_pass_at_k").what_came_of_it
+    history = [
+        {"eval_passk/pass@1": 0.25, "eval_passk/pass@4": 0.5},
+        {"conflict/mean_inner_product": -3.0, "conflict/error_inner_product": 1.0},
+        {"eval_passk/pass@1": 0.125, "eval_passk/pass@4": 0.75},
+        {"train_runtime": 90.0, "step": 3},
+    ]
+    say(history, 4)
+    assert capsys.readouterr().out.splitlines() == [
+        "pass@1 of the held-out prompts: 0.250 before, 0.125 at the end",
+        "pass@4 of the held-out prompts: 0.500 before, 0.750 at the end",
+        "<grad J_4, grad J_1>: -3, standard error 1: a conflict",
+        "30 seconds a step, evaluation included",
+    ]
 
 
 def test_the_command_line_of_the_example(root, tmp_path):

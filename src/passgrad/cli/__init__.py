@@ -1,11 +1,13 @@
-"""The command line: ``passgrad models``, ``measure``, ``plan``, ``run``, ``sweep``, ``book``,
-``verify``, ``witness``, ``audit``, ``reproduce``, ``doctor``.
+"""The command line: ``passgrad models``, ``measure``, ``logs``, ``plan``, ``run``, ``sweep``,
+``book``, ``verify``, ``witness``, ``audit``, ``reproduce``, ``doctor``.
 
 One module a command, or a family of them; this one puts them together and turns errors into lines.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,6 +18,7 @@ import passgrad
 from passgrad.cli.claims import audit, reproduce, verify, witness
 from passgrad.cli.doctor import doctor
 from passgrad.cli.headings import Headed
+from passgrad.cli.logs import logs
 from passgrad.cli.measure import measure
 from passgrad.cli.models import models_app
 from passgrad.cli.notebooks import book, run
@@ -39,7 +42,7 @@ app = typer.Typer(
     "`make book` does the rest.",
 )
 app.add_typer(models_app, name="models")
-for command in (measure, plan, run, sweep, book, verify, witness, audit, reproduce, doctor):
+for command in (measure, logs, plan, run, sweep, book, verify, witness, audit, reproduce, doctor):
     app.command(cls=Headed)(command)
 
 
@@ -59,6 +62,30 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+# How to go on with what was stopped.
+_AFTER_A_STOP = {
+    "measure": "; what is done is kept: call it again with --resume",
+    "sweep": "; runs that are done are kept: call it again",
+    "book": "; chapters that are done are kept: call it again",
+    "reproduce": "; commands that are done are kept: call it again",
+}
+_INTERRUPTED = 130
+_REMEDIES = {
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "free some space on that disk",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+def _in_a_line(error: OSError) -> str:
+    """The path, the reason and what to do."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    if error.filename is None:
+        return f"{reason} ({type(error).__name__})"
+    remedy = _REMEDIES.get(error.errno or 0, "name another path, or give yourself access to it")
+    return f"{os.fsdecode(error.filename)}: {reason}; {remedy}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,6 +116,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             typer.echo(f"passgrad: {message}", err=True)
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo("passgrad: stopped", err=True)
-        sys.exit(130)
+        status = _INTERRUPTED
+    except BrokenPipeError:  # who reads has closed, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        typer.echo(f"passgrad: {_in_a_line(error)}", err=True)
+        sys.exit(1)
+    if status == _INTERRUPTED:  # some versions of typer make it a status
+        given = sys.argv[1:] if arguments is None else arguments
+        after = next((_AFTER_A_STOP[word] for word in given if word in _AFTER_A_STOP), "")
+        typer.echo(f"passgrad: stopped{after}", err=True)
     sys.exit(status if isinstance(status, int) else 0)

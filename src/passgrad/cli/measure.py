@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from passgrad.cli.config import read_config
 from passgrad.orders import Orders
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # As the groups of passgrad.measurement.options, whose defaults a test compares with those here.
 _DRAWING, _JUDGING, _ESTIMATING = "Drawing completions", "Judging them", "Estimating"
+_LOGGED = "Completions drawn elsewhere"
 _STEP, _RUNNING = "The step", "Running"
 
 
@@ -26,8 +28,8 @@ def measure(
     prompts: Annotated[
         str | None,
         typer.Option(
-            help="A file of JSON lines (prompt or messages, answer; optional id, group), or a "
-            "task: conventions, arithmetic, gsm8k, gym:NAME."
+            help="A file (JSON lines, JSON, CSV, parquet; prompt or messages, answer; optional id, "
+            "group), or a task: conventions, arithmetic, gsm8k, gym:NAME."
         ),
     ] = None,
     samples: Annotated[
@@ -47,37 +49,111 @@ def measure(
         ),
     ] = None,
     rollouts: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A file, a folder or a pattern of completions drawn elsewhere from this model: "
+            "logs of verl, TRL, vLLM, SGLang, OpenAI's batches, lm-evaluation-harness, EvalPlus, "
+            "or columns prompt, completion (or completion_ids), reward. May be given several "
+            "times.",
+            rich_help_panel=_LOGGED,
+        ),
+    ] = None,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=WEIGHT]",
+            help="The column of rewards; given several times, their weighted sum.",
+            rich_help_panel=_LOGGED,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="A reward of at least this is right.  [default: rewards are 0 and 1]",
+            rich_help_panel=_LOGGED,
+        ),
+    ] = None,
+    rollout_step: Annotated[
+        int | None,
+        typer.Option(
+            help="Take the completions of this training step alone.", rich_help_panel=_LOGGED
+        ),
+    ] = None,
+    per_prompt: Annotated[
+        int | None,
+        typer.Option(
+            help="Take the first so many completions of each prompt, and leave out prompts with "
+            "fewer.",
+            rich_help_panel=_LOGGED,
+        ),
+    ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="Who wrote the log: plain, verl, trl, batch, generate, lm-eval, evalplus, "
+            "passgrad; auto tells by the columns.",
+            rich_help_panel=_LOGGED,
+        ),
+    ] = "auto",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE|FILE",
+            help="What the log was drawn with and does not say, such as temperature=1 or "
+            "quantised=false; a YAML or JSON file of these.",
+            rich_help_panel=_LOGGED,
+        ),
+    ] = None,
+    requests: Annotated[
         Path | None,
         typer.Option(
-            help="Completions drawn elsewhere from this model, parquet or JSON lines: logs of "
-            "verl, TRL, vLLM, or columns prompt, completion (or completion_ids), reward.",
-            rich_help_panel=_DRAWING,
+            help="The input file of a batch: its prompts and settings.", rich_help_panel=_LOGGED
         ),
     ] = None,
     stop: Annotated[
         str | None,
         typer.Option(
-            help="For a file: what ends an answer.  [default: the model's end token]",
+            help="For a file: what ends an answer.  [default: the model's end tokens]",
+            rich_help_panel=_DRAWING,
+        ),
+    ] = None,
+    end_tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--end-token",
+            help="A token that ends a completion, such as '<|im_end|>'; may be repeated.  "
+            "[default: all that the model's files declare]",
             rich_help_panel=_DRAWING,
         ),
     ] = None,
     max_new_tokens: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="For a file: tokens after which a completion is cut off.",
+            help="For a file: tokens after which a completion is cut off; with --rollouts where "
+            "theirs were.  [default: 512; with --rollouts unknown]",
             rich_help_panel=_DRAWING,
         ),
-    ] = 512,
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Of the samples and of their halves.", rich_help_panel=_DRAWING)
     ] = 0,
     verifier: Annotated[
         str,
         typer.Option(
-            help="For a file: exact, math, gym:NAME, package.module:function, FILE.py:f.",
+            help="For a file: exact; math, which compares what stands in the last box, or else the "
+            "last expression; gsm8k; gym:NAME; package.module:function or FILE.py:f, a function "
+            "of (completion, answer), or one as verl or TRL want it.",
             rich_help_panel=_JUDGING,
         ),
     ] = "exact",
+    think: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the answer begins in a completion that thinks first, such as '</think>'; "
+            "what is behind it is judged, and a completion without it is wrong.",
+            rich_help_panel=_JUDGING,
+        ),
+    ] = None,
     verifier_seconds: Annotated[
         float,
         typer.Option(
@@ -119,8 +195,8 @@ def measure(
     parts: Annotated[
         bool,
         typer.Option(
-            help="Split the product by layer and group, at the k where it is most negative; about "
-            "four more passes.",
+            help="Split the product by layer and group, at the k where it is most negative; one "
+            "more pass.",
             rich_help_panel=_ESTIMATING,
         ),
     ] = True,
@@ -198,6 +274,16 @@ def measure(
             rich_help_panel=_RUNNING,
         ),
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A YAML file of these options, by their names; what the command line gives goes "
+            "before it.",
+            callback=read_config,
+            is_eager=True,
+            rich_help_panel=_RUNNING,
+        ),
+    ] = None,
 ) -> None:
     """Will pass@k training cost pass@1 on this model and these prompts?
 
@@ -214,26 +300,35 @@ def measure(
         Drawing,
         Estimating,
         Judging,
+        Logged,
         Options,
         Running,
         Stepping,
+        check_no_step,
     )
 
+    if not step:
+        check_no_step(step_size, verify_step)
     asked = Options(
         Drawing(
             samples=samples, engine=engine, base_url=base_url, rollouts=rollouts, stop=stop,  # type: ignore[arg-type]
-            max_new_tokens=max_new_tokens, seed=seed,
+            end_tokens=end_tokens, max_new_tokens=max_new_tokens, seed=seed,
         ),
         Judging(
-            verifier=verifier, verifier_seconds=verifier_seconds, verifier_memory=verifier_memory
+            verifier=verifier, think=think, verifier_seconds=verifier_seconds,
+            verifier_memory=verifier_memory,
         ),
         Estimating(
             ks=orders(ks), reading=reading, estimator=estimator, level=level, parts=parts,  # type: ignore[arg-type]
             adam=adam,
         ),
-        Stepping(step_size=step_size, verify_step=verify_step) if step or verify_step else None,
+        Stepping(step_size=step_size, verify_step=verify_step) if step else None,
         Running(
             token_budget=token_budget, resume=resume, dtype=dtype, device=device, shard=shard,  # type: ignore[arg-type]
+        ),
+        Logged(
+            reward=reward, threshold=threshold, rollout_step=rollout_step, per_prompt=per_prompt,
+            layout=layout, settings=settings, requests=requests,  # type: ignore[arg-type]
         ),
     )  # fmt: skip
     if dry_run:
@@ -262,7 +357,7 @@ def _run(model: str, prompts: str | None, out: Path, asked: Options) -> None:
     with processes(device=asked.running.device) as group, Bars() as bars:
         measured = run_measurement(
             model, prompts, out=out, drawing=asked.drawing, judging=asked.judging,
-            estimating=asked.estimating, step=asked.step,
+            estimating=asked.estimating, step=asked.step, logged=asked.logged,
             running=replace(asked.running, progress=bars),
         )  # fmt: skip
         group.from_main(lambda: write_report(content_of(measured), out / "report.html"))

@@ -24,7 +24,8 @@ def models_list() -> None:
         state = "in the cache" if models.is_fetched(name) else "not fetched"
         note = getattr(entry, "description", "")
         typer.echo(f"{name:16}  {state:14}  {note}".rstrip())
-    typer.echo("Any name on the Hugging Face hub or any local folder can be loaded too.")
+    typer.echo("Any name on the Hugging Face hub or any local folder can be loaded too;")
+    typer.echo("which architectures have been tried, and how they run: book/architectures.md.")
 
 
 @models_app.command("fetch")

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from passgrad.errors import UserError
+from passgrad.plain_yaml import read_mapping
 
 
 def run(
@@ -32,6 +33,12 @@ def run(
         list[str] | None,
         typer.Option(
             "--param", "-p", metavar="NAME=VALUE", help="One parameter; may be given several times."
+        ),
+    ] = None,
+    parameter_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--parameters-file", "-f", help="A YAML file of parameters; -p goes before it."
         ),
     ] = None,
     out: Annotated[
@@ -58,7 +65,7 @@ def run(
 
     path = notebooks.find(notebook)
     known = notebooks.parameters_of(path)
-    given = {}
+    trees: dict[str, Any] = {} if parameter_file is None else read_mapping(parameter_file)
     for item in parameter or []:
         name, equals, text = item.partition("=")
         name = name.strip()
@@ -66,8 +73,12 @@ def run(
             raise UserError(
                 f"-p {item!r} is not NAME=VALUE; known parameters: {', '.join(known) or 'none'}"
             )
-        # An unknown name is left for resolve(), which lists the known ones.
-        given[name] = notebooks.parse_value(text, known[name]) if name in known else text
+        trees[name] = text
+    # An unknown name is left for resolve(), which lists the known ones.
+    given = {
+        name: notebooks.parse_value(tree, known[name]) if name in known else tree
+        for name, tree in trees.items()
+    }
     values = notebooks.resolve(path, profile, given)
     if parameters:
         for name, value in values.items():

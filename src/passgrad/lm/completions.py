@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, pack
+from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, alone, pack
 from passgrad.lm.rollouts import Rollouts
 from passgrad.lm.tokens import TokenizedPrompt, encode
 
@@ -154,8 +154,9 @@ class Completions:
         if not some:
             return []
         if not packed:
-            return [replace(pack([self.sequences[i]])[0], members=(i,)) for i in some]
-        rows = pack([self.sequences[i] for i in some], token_budget=token_budget)
+            rows = alone([self.sequences[i] for i in some])
+        else:
+            rows = pack([self.sequences[i] for i in some], token_budget=token_budget)
         return [replace(row, members=tuple(some[i] for i in row.members)) for row in rows]
 
     def sample(self, members: Sequence[int], num_tokens: int) -> list[int]:

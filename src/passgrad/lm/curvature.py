@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from passgrad.errors import UserError
 from passgrad.lm.central import Displacement, relative_change, search
-from passgrad.lm.directional import plain_attention
+from passgrad.lm.directional import no_forward_mode, plain_operations
 from passgrad.lm.logprobs import packed_logprobs
 from passgrad.lm.passes import CompletionPasses
 
@@ -89,9 +89,9 @@ def curvatures(
     try:
         exact = Curvatures(_forward(passes, vector, where), "forward", 0.0, 0.0)
     except (NotImplementedError, RuntimeError) as error:
-        # What an operation without a forward derivative raises; a lack of memory is no reason.
-        if method == "forward" or isinstance(error, torch.OutOfMemoryError):
+        if method == "forward":
             raise
+        no_forward_mode(passes.model, error)
         return _central(passes, vector, slopes, where)
     if method == "auto" and passes.layout.dtype.itemsize >= 4:
         pilot = _pilot(passes, where, _CHECKED)
@@ -107,7 +107,7 @@ def _forward(passes: CompletionPasses, vector: Tensor, where: Tensor | None) -> 
     named = {name: one.detach() for name, one in layout.parameters(model).items()}
     v = {name: one.to(named[name]) for name, one in layout.views(vector.detach()).items()}
     bends = torch.full((len(passes.completions.sequences),), torch.nan, dtype=torch.float64)
-    with torch.no_grad(), plain_attention(model), Composed():
+    with torch.no_grad(), plain_operations(model), Composed():
         for row in passes.rows(passes.completions.chosen(where)):
             function = partial(packed_logprobs, model, row)
 

@@ -4,9 +4,10 @@ embeddings whose derivative is that of every token.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,23 +33,49 @@ def forward_mode(
     return output[0], output[1]
 
 
-@contextmanager
-def plain_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within it, attention has a forward derivative: the fused kernels have none.
+def no_forward_mode(model: nn.Module, error: Exception) -> str:
+    """Half a sentence: what an operation without a forward derivative raised.
 
-    A model that takes neither "sdpa" nor "eager" attention runs "eager" for the while.
+    A lack of memory is no such reason, and is raised again.
+    """
+    if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error).lower():
+        raise error
+    what = " ".join(str(error).split())[:120]
+    return f"{type(model).__name__} has no derivative in forward mode ({what})"
+
+
+def has_experts(model: nn.Module) -> bool:
+    """Whether tokens are sent to some of several experts, as far as names of parameters say so.
+
+    Differences then have jumps in them wherever a step changes where a token is sent.
+    """
+    return any(re.search("expert|router|moe", name.lower()) for name, _ in model.named_parameters())
+
+
+@contextmanager
+def plain_operations(model: PreTrainedModel) -> Iterator[None]:
+    """Within it, attention and experts have a forward derivative: their fused kernels have none.
+
+    A model that takes neither "sdpa" nor "eager" attention runs "eager" for the while, and so do
+    the experts of a mixture.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    before = model.config._attn_implementation
-    if before not in ("sdpa", "eager"):
+    config: Any = model.config
+    attention = config._attn_implementation
+    experts = getattr(config, "_experts_implementation", None)
+    if attention not in ("sdpa", "eager"):
         model.set_attn_implementation("eager")
+    if experts is not None:
+        config._experts_implementation = "eager"
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        if model.config._attn_implementation != before:
-            model.set_attn_implementation(before)
+        if config._attn_implementation != attention:
+            model.set_attn_implementation(attention)
+        if experts is not None:
+            config._experts_implementation = experts
 
 
 @contextmanager

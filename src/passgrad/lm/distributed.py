@@ -208,7 +208,9 @@ class Processes:
         else:
             who = "another process" if self.size > 2 else f"process {1 - self.rank} of {self.size}"
         what = f"did not answer for {waited.total_seconds():g} s" if waited else "has ended"
-        made = UserError(f"{who} {what}: see what it said last, then start all again with resume")
+        made = UserError(
+            f"{who} {what}: see what it said last, then start all again with --resume (resume=True)"
+        )
         if found:
             self._tell(made)
         return made

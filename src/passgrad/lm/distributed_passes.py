@@ -19,6 +19,7 @@ from passgrad.lm.central import Differences
 from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes
 from passgrad.lm.logprobs import Packed
+from passgrad.lm.packing import Packing, Packs
 from passgrad.lm.passes import CompletionPasses
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ class DistributedPasses(CompletionPasses):
 
     def _differences(self, *given: Any, **options: Any) -> Differences | None:
         return super()._differences(*given, agree=self.group.agree, **options)
+
+    def _choose_packing(self, wanted: Packs) -> Packing:
+        return self.group.from_main(lambda: super(DistributedPasses, self)._choose_packing(wanted))
 
     def _exchanged(self, values: Tensor, taken: Sequence[int], members: Sequence[int]) -> Tensor:
         """The (S,) values of all processes, of which this one has those it has taken."""

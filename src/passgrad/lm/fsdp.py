@@ -29,9 +29,11 @@ from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from passgrad.errors import UserError
 from passgrad.lm.central import Differences
 from passgrad.lm.completions import Completions
-from passgrad.lm.directional import plain_attention
+from passgrad.lm.directional import has_experts, plain_operations
 from passgrad.lm.distributed import Processes
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, packed_logprobs
+from passgrad.lm.models.loading import with_caps
+from passgrad.lm.packing import Packs
 from passgrad.lm.passes import CompletionPasses, squares
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def load_sharded(
     # Buffers are no part of the files: they are computed here.
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    with_caps(model)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     # Tied matrices come apart whenever parameters are made anew. They stand once in the files.
     model.tie_weights()
@@ -141,7 +144,7 @@ class ShardedPasses(CompletionPasses):
         *,
         group: Processes,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
-        packed: bool = True,
+        packed: Packs = "auto",
     ) -> None:
         self.group = group
         if not any(p.requires_grad for p in model.parameters()):
@@ -189,13 +192,13 @@ class ShardedPasses(CompletionPasses):
         return vector.parts
 
     def prefers_central(self) -> bool:
-        return self._dtype.itemsize >= 4
+        return self._dtype.itemsize >= 4 and not has_experts(self.model)
 
     def _forward(self, directions: Mapping[str, Tensor], members: Sequence[int]) -> Tensor:
         held = torch.zeros(len(self.completions.sequences), dtype=torch.float64)
         _reshard(self.model)
         with (
-            self.group.in_step(), torch.no_grad(), plain_attention(self.model), dual_level(),
+            self.group.in_step(), torch.no_grad(), plain_operations(self.model), dual_level(),
             _duals(self.model, self._sharded(), directions),
         ):  # fmt: skip
             for row, counts in self._turns(members):

@@ -15,9 +15,10 @@ prefixes one behind the other, as segments that do not see each other.
 from __future__ import annotations
 
 import inspect
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.attention import Segment, segmented, supports, tails_of
+from passgrad.lm.attention import Segment, carries_state, segmented, supports, tails_of
 from passgrad.lm.directional import padding_counts
 from passgrad.lm.tokens import TokenizedPrompt
 
@@ -99,6 +100,11 @@ def pack(
     return rows
 
 
+def alone(prompts: Sequence[TokenizedPrompt]) -> list[Packed]:
+    """A row for each sequence, in their order."""
+    return [replace(pack([one])[0], members=(place,)) for place, one in enumerate(prompts)]
+
+
 def share_prefixes(prompts: Sequence[TokenizedPrompt]) -> list[tuple[int, list[int]]]:
     """Partition into groups with a long common prefix: (its length in tokens, places of the
     members).
@@ -161,8 +167,11 @@ def _pack_row(prompts: Sequence[TokenizedPrompt], members: Sequence[int], shared
 
 def join(model: PreTrainedModel, rows: Sequence[Packed], token_budget: int) -> list[Packed]:
     """Rows one behind the other while they fit into the budget; unchanged where the model's
-    attention cannot be replaced, since a block mask costs the square of a row.
+    attention cannot be replaced, since a block mask costs the square of a row; one for each
+    sequence where the model carries a state along a row.
     """
+    if carries_state(model):
+        return [one for row in rows for one in _taken_apart(row)]
     if not supports(model):
         return list(rows)
     groups: list[list[Packed]] = []
@@ -174,10 +183,11 @@ def join(model: PreTrainedModel, rows: Sequence[Packed], token_budget: int) -> l
         else:
             groups.append([row])
             used = row.num_tokens
-    return [_joined(group) for group in groups]
+    return [joined(group) for group in groups]
 
 
-def _joined(rows: Sequence[Packed]) -> Packed:
+def joined(rows: Sequence[Packed]) -> Packed:
+    """These rows as the segments of one."""
     if len(rows) == 1:
         return rows[0]
     first = list(accumulate((row.num_tokens for row in rows), initial=0))
@@ -191,6 +201,28 @@ def _joined(rows: Sequence[Packed]) -> Packed:
         owners=torch.cat([row.owners + n for row, n in zip(rows, owner, strict=False)]),
         members=tuple(member for row in rows for member in row.members),
     )
+
+
+def _taken_apart(row: Packed) -> list[Packed]:
+    """A row for each of its sequences."""
+    if row.is_plain:
+        return [row]
+    ids = row.input_ids[0].tolist()
+    starts = list(accumulate((segment.length for segment in row.segments), initial=0))
+    made = []
+    for owner, member in enumerate(row.members):
+        mine = row.owners == owner
+        last = int(row.predictors[mine][0])
+        number = bisect_right(starts, last) - 1
+        start, tails = starts[number], row.segments[number].tails
+        before = ids[start : last + 1]
+        if tails is not None and last - start >= tails.prefix:
+            [tail] = (tails.places == last - start).any(1).nonzero()[:, 0].tolist()
+            first = int(tails.places[tail, 0])
+            before = before[: tails.prefix] + before[first:]
+        sequence = TokenizedPrompt(tuple(before), tuple(row.targets[mine].tolist()))
+        made.append(replace(pack([sequence])[0], members=(member,)))
+    return made
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
@@ -218,6 +250,8 @@ def packed_logprobs(
         inputs["position_ids"] = row.position_ids.to(device)
         if supports(model):
             attention = segmented(model, [segment.to(device) for segment in row.segments])
+            # Without it, position ids that begin anew would cut the row once more.
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         else:
             inputs["attention_mask"] = additive_mask(
                 row.visible().to(device)[None, None], model.dtype
@@ -225,41 +259,18 @@ def packed_logprobs(
     predictors = row.predictors.to(device)
     selects = "logits_to_keep" in inspect.signature(model.forward).parameters
     if selects:
-        inputs["logits_to_keep"] = predictors
+        # The last tokens of one sequence are a number, which every model takes.
+        inputs["logits_to_keep"] = len(predictors) if row.is_plain else predictors
     with attention, padding_counts(model):
         if parameters is None:
             logits = model(**inputs).logits[0]
         else:
             logits = torch.func.functional_call(model, dict(parameters), (), inputs).logits[0]
-    if not selects:
+    if row.is_plain:
+        logits = logits[-len(predictors) :]
+    elif not selects:
         logits = logits[predictors]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     chosen = logits.log_softmax(-1).gather(-1, row.targets.to(device)[:, None])[:, 0]
     totals = torch.zeros(len(row.members), dtype=chosen.dtype, device=device)
     return totals.index_add(0, row.owners.to(device), chosen)
-
-
-@torch.no_grad()
-def check_packing(
-    model: PreTrainedModel, row: Packed, member: int, alone: Packed, tolerance: float
-) -> None:
-    """Some architectures ignore a mask or position ids; their packed values are wrong, silently.
-
-    :param member: One of the row, which stands in ``alone`` too, in a row of its own.
-    :param tolerance: How far the two log-probabilities may be apart.
-    :raises UserError: Where they are further apart, or the model takes no such row.
-    """
-    name = type(model).__name__
-    try:
-        packed = float(packed_logprobs(model, row)[row.members.index(member)])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{name} does not take a block mask with position ids "
-            f"({' '.join(str(error).split())[:120]}); pass packed=False"
-        ) from error
-    expected = float(packed_logprobs(model, alone)[0])
-    if not abs(packed - expected) <= tolerance:
-        raise UserError(
-            f"{name} gives log p = {packed:.4f} packed and {expected:.4f} alone: "
-            "it does not honour a block mask; pass packed=False"
-        )

@@ -24,16 +24,15 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.central import TOLERANCE, Differences, central_differences
 from passgrad.lm.completions import Completions
-from passgrad.lm.directional import forward_mode, plain_attention
-from passgrad.lm.groups import groups_of
-from passgrad.lm.logprobs import (
-    DEFAULT_TOKEN_BUDGET,
-    Packed,
-    check_packing,
-    join,
-    pack,
-    packed_logprobs,
+from passgrad.lm.directional import (
+    forward_mode,
+    has_experts,
+    no_forward_mode,
+    plain_operations,
 )
+from passgrad.lm.groups import groups_of
+from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, Packed, join, packed_logprobs
+from passgrad.lm.packing import Packing, Packs, choose_packing
 from passgrad.lm.parameters import ParameterLayout, without_wrapper
 
 if TYPE_CHECKING:
@@ -66,11 +65,12 @@ class CompletionPasses:
     :param rewards: (M, n), kept for those who weigh the completions.
     :param masses: The prompt law, (M,); uniform by default. Kept likewise.
     :param token_budget: Tokens a packed row; more is fewer rows and more memory.
-    :param packed: False scores each sequence in a row of its own, for architectures that do not
-        honour a block mask.
+    :param packed: "auto" packs rows where that gives what plain passes give, which is measured
+        before anything else (:mod:`passgrad.lm.packing`), and else scores each sequence in a row of
+        its own; True insists, False never packs.
     :param parameters: The names of the parameters, instead of those that require a gradient.
-    :raises UserError: For rewards or masses of another shape, or a model that gives other values
-        packed than alone.
+    :raises UserError: For rewards or masses of another shape, and ``packed=True`` for a model that
+        gives other values packed than alone.
     """
 
     #: whether forward mode over forward mode is to be had
@@ -84,7 +84,7 @@ class CompletionPasses:
         masses: Any = None,
         *,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
-        packed: bool = True,
+        packed: Packs = "auto",
         parameters: Iterable[str] | None = None,
     ) -> None:
         self.model = without_wrapper(model.eval())
@@ -97,11 +97,12 @@ class CompletionPasses:
         self._dtype = min((one.dtype for one in every), key=lambda dtype: dtype.itemsize)
         self._size = sum(one.numel() for one in every)
         self.token_budget = token_budget
-        self.packed = packed
+        #: how sequences are laid out, and why
+        self.packing = self._choose_packing(packed)
+        # Why there is no forward mode, once that is known.
+        self._lacks_forward = ""
         #: how much the last central differences changed with half the step; None without any
         self.last_error: float | None = None
-        if packed:
-            self._check_packing()
 
     @torch.no_grad()
     def logprobs(self, where: Tensor | None = None) -> Tensor:
@@ -151,8 +152,14 @@ class CompletionPasses:
         - "central": differences (:mod:`passgrad.lm.central`), two forward passes and a choice of
           step, with any attention. The weights are moved in place and put back bit for bit. Only in
           float32 or better.
-        - "auto": "central" for models in float32 of more than :data:`SMALL` parameters, unless two
-          steps disagree by more than :data:`LIMIT`; otherwise "forward".
+        - "auto": "central" for models in float32 of more than :data:`SMALL` parameters and without
+          experts, unless two steps disagree by more than :data:`LIMIT`; otherwise "forward", and
+          "central" again for a model with an operation that has no forward derivative.
+
+        Where a mixture of experts sends a token to the k experts of the largest scores, a
+        derivative is that of the piece that these experts make: routing is held, and the jumps
+        between pieces, which no gradient of a trainer sees either, are not counted. A difference
+        whose step moves a token to another expert has the jump in it, divided by 2 h.
 
         :param where: (M, n) bool; only these completions are differentiated, the others are nan.
         :raises UserError: For a vector of another length or not finite, an unknown method,
@@ -206,20 +213,32 @@ class CompletionPasses:
                 f"unknown method {method!r}; the methods are {', '.join(get_args(Method))}"
             )
         members = self.completions.chosen(where)
-        slopes = None
-        if members and (method == "central" or (method == "auto" and self.prefers_central())):
-            slopes = self._central(directions, members, LIMIT if method == "auto" else float("inf"))
-            if slopes is None and method == "central":
-                raise UserError(
-                    "central differences along this vector are not finite; use method='forward'"
-                )
+        if not members:
+            return self.spread(self._placed([], torch.empty(0)), where)
+        if method == "auto" and not self._lacks_forward:
+            slopes = self._central(directions, members, LIMIT) if self.prefers_central() else None
+            if slopes is None:
+                try:
+                    slopes = self._forward(directions, members)
+                except (NotImplementedError, RuntimeError) as error:
+                    self._lacks_forward = no_forward_mode(self.model, error)
+            if slopes is not None:
+                return self.spread(slopes, where)
+        elif method == "forward":
+            try:
+                return self.spread(self._forward(directions, members), where)
+            except (NotImplementedError, RuntimeError) as error:
+                reason = no_forward_mode(self.model, error)
+                raise UserError(f"{reason}; use method='central'") from error
+        slopes = self._central(directions, members, float("inf"))
         if slopes is None:
-            slopes = self._forward(directions, members)
+            remedy = f"and {self._lacks_forward}" if self._lacks_forward else "use method='forward'"
+            raise UserError(f"central differences along this vector are not finite; {remedy}")
         return self.spread(slopes, where)
 
     def prefers_central(self) -> bool:
         """Whether "auto" begins with central differences."""
-        return self._dtype == torch.float32 and self._size > SMALL
+        return self._dtype == torch.float32 and self._size > SMALL and not has_experts(self.model)
 
     def _central(
         self, directions: Mapping[str, Tensor], members: Sequence[int], limit: float
@@ -270,7 +289,7 @@ class CompletionPasses:
         }
         tangents = {name: directions[name].to(p.dtype) for name, p in named.items()}
         result = self._placed([], torch.empty(0))
-        with plain_attention(model):
+        with plain_operations(model):
             for row in self.rows(members):
                 _, slope = forward_mode(partial(packed_logprobs, model, row), named, tangents)
                 result[list(row.members)] = slope.double().cpu()
@@ -295,24 +314,19 @@ class CompletionPasses:
         return spread if where is None else spread.masked_fill(~torch.as_tensor(where), torch.nan)
 
     def rows(self, members: Sequence[int]) -> list[Packed]:
-        """The packed rows of these sequences."""
-        if not self.packed:
+        """The rows of these sequences, packed or not."""
+        return self._rows(members, self.packing.packed)
+
+    def _rows(self, members: Sequence[int], packed: bool) -> list[Packed]:
+        if not packed:
             return self.completions.rows(members, packed=False)
         rows = self.completions.rows(members, token_budget=self.token_budget)
         return join(self.model, rows, self.token_budget)
 
-    @torch.no_grad()
-    def _check_packing(self) -> None:
-        shared = [row for row in self.rows(self.completions.chosen()) if len(row.members) > 1]
-        if not shared:
-            return
-        # The last member of a row could see most that it must not.
-        row = max(shared, key=lambda one: one.num_tokens)
-        sequence = self.completions.sequences[row.members[-1]]
-        # Rounding adds up over the tokens of a completion.
-        tolerance = 1e-3 if self._dtype.itemsize >= 4 else 5e-2
-        tolerance *= max(1.0, len(sequence.target) ** 0.5)
-        check_packing(self.model, row, row.members[-1], pack([sequence])[0], tolerance)
+    def _choose_packing(self, wanted: Packs) -> Packing:
+        """One way for all of them."""
+        rows = self._rows(self.completions.chosen(), wanted is not False)
+        return choose_packing(self.model, self.completions.sequences, rows, wanted)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,12 +61,28 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
         return str(tokenizer.decode([one for one in ids if one in has], skip_special_tokens=False))
 
 
+def check_vocabulary(sequences: Iterable[Sequence[int]], size: int, name: str) -> None:
+    """Refuse token ids that a model has no row of its embedding for.
+
+    :param name: Of the model.
+    :raises UserError: For a tokenizer with tokens that were added without resizing the model, where
+        they are used.
+    """
+    largest = max((max(ids, default=0) for ids in sequences), default=0)
+    if largest >= size:
+        raise UserError(
+            f"the tokenizer of {name} gives the token {largest}, and the model has {size}: it has "
+            "tokens that were added without resizing the model; give prompts without them, or the "
+            "tokenizer that the model was trained with"
+        )
+
+
 def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
     """The one token that this text is.
 
     :raises UserError: If it is none or several.
     """
-    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    ids = stop_ids(tokenizer, text) if text else ()
     if len(ids) != 1:
         named = sorted(tokenizer.get_added_vocab(), key=lambda one: one != tokenizer.eos_token)
         raise UserError(

@@ -17,6 +17,7 @@ from passgrad.files import write_atomic
 from passgrad.lm.rollouts import Rollouts, Sampling
 from passgrad.progress import Progress, Within
 from passgrad.rollouts.sampling import Engine, sample
+from passgrad.rollouts.vllm_engine import output_kept_in
 from passgrad.tasks.base import Task
 from passgrad.tasks.verifiers import Verifier
 
@@ -83,10 +84,11 @@ class Blocks:
         law = replace(self.law, seed=self.law.seed + block)
         judge = some.verify if isinstance(some.verify, Verifier) else None
         before = len(judge.incidents) if judge else 0
-        drawn = sample(
-            self.model, some, num_samples=self.num_samples, engine=self.engine, settings=law,
-            base_url=self.base_url, progress=progress, dtype=self.dtype, device=self.device,
-        )  # fmt: skip
+        with output_kept_in(self.path(block).with_suffix(".vllm.log")):
+            drawn = sample(
+                self.model, some, num_samples=self.num_samples, engine=self.engine, settings=law,
+                base_url=self.base_url, progress=progress, dtype=self.dtype, device=self.device,
+            )  # fmt: skip
         new = judge.incidents[before:] if judge else []
         if new:
             names = ("prompt_id", "completion", "answer", "reason")

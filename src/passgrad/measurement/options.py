@@ -8,8 +8,8 @@ of ``measure`` and an option of ``passgrad measure``: ``measure(..., samples=32)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +20,7 @@ from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.measurement.step import StepSize
 from passgrad.orders import Orders
 from passgrad.progress import Progress
+from passgrad.rollouts.logged import Logged
 from passgrad.rollouts.sampling import Engine, check_engine
 from passgrad.stats.binomial import check_level
 from passgrad.stats.intervals import Prompts, check_prompts
@@ -27,6 +28,8 @@ from passgrad.tasks.verifiers import Verifier
 
 #: what a model is computed in
 Dtype = Literal["float32", "bfloat16"]
+#: where a completion is cut off if nothing else is said
+DEFAULT_MAX_NEW_TOKENS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +47,34 @@ class Drawing:
     ``base_url`` is given."""
     base_url: str | None = None
     """Of an OpenAI-compatible vLLM server that serves the model."""
-    rollouts: str | Path | None = None
-    """Completions drawn elsewhere (:mod:`passgrad.rollouts.foreign_logs`), from this model."""
+    rollouts: str | Path | Sequence[str | Path] | None = None
+    """Completions drawn elsewhere (:mod:`passgrad.rollouts.foreign_logs`), from this model: a file,
+    several, a folder, a pattern."""
     stop: str | None = None
-    """What ends a completion, for a file and for prompts; None is the model's end token."""
-    max_new_tokens: int = 512
-    """Where it is cut off otherwise, for a file and for prompts; one that lacks its ``stop`` is
-    wrong."""
+    """What ends a completion, for a file and for prompts; None is the model's end tokens."""
+    end_tokens: Sequence[str] | None = None
+    """The tokens that end a completion, in place of those that the model's files declare; each text
+    is one token."""
+    max_new_tokens: int | None = None
+    """Where it is cut off otherwise, for a file and for prompts, None being 512; one that lacks its
+    ``stop`` is wrong. With ``rollouts`` where theirs were, None being unknown."""
     seed: int = 0
     """Of the completions and of their halves."""
 
     def __post_init__(self) -> None:
         _check_count("samples", self.samples)
-        _check_count("max_new_tokens", self.max_new_tokens)
+        if self.max_new_tokens is not None:
+            _check_count("max_new_tokens", self.max_new_tokens)
+        if isinstance(self.end_tokens, str):
+            object.__setattr__(self, "end_tokens", (self.end_tokens,))
+        if self.end_tokens and self.stop is not None:
+            raise UserError("stop and end_tokens are both given; an answer ends in one way")
         object.__setattr__(self, "engine", check_engine(self.engine, self.base_url))
+
+    @property
+    def limit(self) -> int:
+        """``max_new_tokens`` of completions that are drawn."""
+        return DEFAULT_MAX_NEW_TOKENS if self.max_new_tokens is None else self.max_new_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +86,17 @@ class Judging:
 
     verifier: str | Callable[[str, str], Any] = "exact"
     """A name or a function, as for :class:`passgrad.tasks.verifiers.Verifier`."""
+    think: str | None = None
+    """Where the answer begins in a completion that thinks first, such as ``</think>``: what stands
+    behind its last occurrence is judged. A completion without it is wrong."""
     verifier_seconds: float = 5.0
     """What a verdict may take; a longer one counts as wrong, and is reported."""
     verifier_memory: int = 1024
     """MiB that a verifier may take; beyond it the verdict is wrong."""
 
     def __post_init__(self) -> None:
+        if self.think is not None and not self.think.strip():
+            raise UserError("think is empty; give the mark that ends thoughts, such as '</think>'")
         self.judge()
 
     def judge(self) -> Verifier:
@@ -102,8 +124,8 @@ class Estimating:
     level: float = 0.95
     """Confidence of the intervals and of the band."""
     parts: bool = True
-    """Whether the product is split by layer and group, at the order with the most negative one;
-    about four more passes."""
+    """Whether the product is split by layer and group, at the order with the most negative one; one
+    more pass."""
     adam: str | Path | None = None
     """A safetensors file with Adam's second moments
     (:func:`passgrad.measurement.metric.read_adam_metric`): the parts in its metric too."""
@@ -178,6 +200,7 @@ class Options:
     estimating: Estimating
     step: Stepping | None
     running: Running
+    logged: Logged = field(default_factory=Logged)
 
     @classmethod
     def sort(
@@ -188,6 +211,7 @@ class Options:
         estimating: Estimating | None = None,
         step: Stepping | StepSize | bool | None = True,
         running: Running | None = None,
+        logged: Logged | None = None,
     ) -> Options:
         """The groups that are given, and the others from the keywords that are fields of theirs.
 
@@ -201,13 +225,15 @@ class Options:
             own[_OWNER[name]][name] = value
         if isinstance(step, StepSize):
             step = Stepping(step_size=step)
-        wanted = bool(step) or own["step"].get("verify_step", False)
+        if not step:
+            check_no_step(**own["step"])
         return cls(
             _group("drawing", drawing, own),
             _group("judging", judging, own),
             _group("estimating", estimating, own),
-            _group("step", None if step is True or not step else step, own) if wanted else None,
+            _group("step", None if step is True else step, own) if step else None,
             _group("running", running, own),
+            _group("logged", logged, own),
         )
 
 
@@ -217,6 +243,7 @@ _GROUPS: dict[str, type] = {
     "estimating": Estimating,
     "step": Stepping,
     "running": Running,
+    "logged": Logged,
 }
 _OWNER = {part.name: group for group, kind in _GROUPS.items() for part in fields(kind)}
 
@@ -235,6 +262,19 @@ def _group(name: str, given: Any, flat: Mapping[str, Mapping[str, Any]]) -> Any:
             f"write {name}={kind.__name__}({keyword}=...)"
         )
     return given
+
+
+def check_no_step(step_size: StepSize | str = "points=1", verify_step: bool = False) -> None:
+    """Raise a :class:`UserError` for a step that is left out and described."""
+    described = (("verify_step", verify_step), ("step_size", step_size != "points=1"))
+    for name, is_given in described:
+        if is_given:
+            raise UserError(f"{both(name)} does not apply: --no-step (step=False) leaves it out")
+
+
+def both(name: str) -> str:
+    """An option as the command and as Python spell it."""
+    return f"--{name.replace('_', '-')} ({name}=)"
 
 
 def _unknown(name: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +84,16 @@ class TakenStep:
         return self.prediction.to_frame().merge(taken, on="k", how="left")
 
 
+@dataclass(frozen=True)
+class NewSamples:
+    """The completions that show what a step did, at either side of it."""
+
+    num_samples: int
+    """A prompt; at least the largest k."""
+    engine: Engine = "auto"
+    law: Sampling = field(default_factory=Sampling)
+
+
 def verify_step(
     prediction: StepPrediction,
     steps: ModelSteps,
@@ -91,9 +101,7 @@ def verify_step(
     task: Task,
     folder: Path,
     *,
-    num_samples: int,
-    engine: Engine = "auto",
-    law: Sampling | None = None,
+    samples: NewSamples,
     progress: Progress | None = None,
 ) -> RealisedStep:
     """Take the step that was predicted, and measure the changes from new samples.
@@ -104,11 +112,11 @@ def verify_step(
     :param task: The prompts of the measurement, in its order.
     :param folder: Of the measurement. Completions are kept in ``step-.../``, a block at a time, and
         the moved model beside them until they are all drawn.
-    :param num_samples: Completions a prompt, at either side; at least the largest k.
+    :param samples: What is drawn.
     :raises UserError: For prompts that do not fit the measurement, masses that are not equal, too
         few completions, an adapter, and all that sampling refuses.
     """
-    made = prediction.derivatives
+    made, num_samples, engine = prediction.derivatives, samples.num_samples, samples.engine
     size = steps.rewards.shape[0]
     if len(task.prompts) != size:
         raise UserError(f"{len(task.prompts)} prompts are given for a measurement of {size}")
@@ -118,7 +126,7 @@ def verify_step(
         )
     if not torch.allclose(steps.masses, torch.full_like(steps.masses, 1 / size)):
         raise UserError("a step is verified on prompts that count alike; give no masses")
-    show, base = progress or Silent(), law or Sampling()
+    show, base = progress or Silent(), samples.law
     some = replace(task, prompts=tuple(task.prompts[i] for i in made.prompts_used.tolist()))
     here = folder / f"step-{prediction.along}-{prediction.eta:.6e}"
     before = _drawn(

@@ -179,9 +179,9 @@ def _cut_off(rollouts: Rollouts) -> list[str]:
     if not cut:
         return []
     return [
-        f"{cut / len(ends):.0%} of the right answers were cut off by max_new_tokens ({cut} of "
+        f"{cut / len(ends):.0%} of the right answers were cut off by the limit of tokens ({cut} of "
         f"{len(ends)}): what was judged is an unfinished text, and the rest might have taken it "
-        "back. Raise max_new_tokens, or name a stop."
+        "back. Raise --max-new-tokens (max_new_tokens=), or name a --stop (stop=)."
     ]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,22 @@ from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes, RemoteError, processes
 from passgrad.lm.distributed_passes import DistributedPasses
 from passgrad.lm.fsdp import ShardedPasses, load_sharded
-from passgrad.lm.models import is_adapter, load_model, load_tokenizer, resolve
+from passgrad.lm.models import (
+    adapter_doubts,
+    is_adapter,
+    load_model,
+    load_tokenizer,
+    model_ends,
+    resolve,
+    vocabulary_size,
+)
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
 from passgrad.lm.rounding import rounding_of
+from passgrad.lm.tokens import decode, encode, single_token
+from passgrad.lm.trial import try_model
 from passgrad.measurement.advice import advice, chosen_order
+from passgrad.measurement.applicable import check_applicable
 from passgrad.measurement.drawing import Blocks
 from passgrad.measurement.estimate import ConflictEstimate, check_plan, estimate_conflict
 from passgrad.measurement.metric import PLAIN, Metric, read_adam_metric
@@ -35,26 +46,42 @@ from passgrad.measurement.options import (
     Running,
     Stepping,
 )
-from passgrad.measurement.parts import ModelParts, PartsEstimate, estimate_parts
-from passgrad.measurement.prompts import GivenPrompts, as_task, digest
-from passgrad.measurement.realised import TakenStep, verify_step
+from passgrad.measurement.parts import (
+    Folding,
+    ModelParts,
+    PartsEstimate,
+    Reading,
+    estimate_parts,
+)
+from passgrad.measurement.prompts import GivenPrompts, as_asked, as_task, digest
+from passgrad.measurement.realised import NewSamples, TakenStep, verify_step
 from passgrad.measurement.record import record_of, remarks, rounding_remark, write_tables
 from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepPrediction, StepSize, predict_step
 from passgrad.measurement.store import Folder, Kept, StoredPasses, explained
 from passgrad.orders import Orders
 from passgrad.progress import Progress, Silent
+from passgrad.rollouts.endings import past_a_turn, remarks_on_thoughts
 from passgrad.rollouts.foreign_logs import RetokenisedWarning, SamplingLawWarning
 from passgrad.rollouts.foreign_rollouts import read_foreign
-from passgrad.rollouts.same_law import LawComparison, check_same_law
+from passgrad.rollouts.logged import Logged
+from passgrad.rollouts.readers.files import files_of
+from passgrad.rollouts.same_law import MOST_TOKENS, LawComparison, check_same_law
+from passgrad.rollouts.sampling import EngineWarning, end_tokens
 from passgrad.stats.intervals import Prompts
 from passgrad.tasks.base import Task
+from passgrad.tasks.repeats import RepeatedPromptsWarning
 from passgrad.tasks.verifiers import Verifier
 
 # One process may draw for days while another has nothing to draw.
 _DRAWING = timedelta(days=7)
+_DOUBTS = (SamplingLawWarning, RetokenisedWarning, RepeatedPromptsWarning, EngineWarning)
 # Of the prompts of a half, where there are enough of them.
 _FOLDS = 16
+# Tokens that are compared of completions that this process drew from this model.
+_OWN = 2048
+# Bytes of weights that are read once more for a trial before another engine draws.
+_LOADED_TWICE = 8 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +116,7 @@ def measure(
     estimating: Estimating | None = None,
     step: Stepping | StepSize | bool | None = True,
     running: Running | None = None,
+    logged: Logged | None = None,
     **options: Any,
 ) -> Measurement:
     """Measure the conflict of pass@k and pass@1 of a model on prompts.
@@ -101,7 +129,7 @@ def measure(
         ``group``), the name of a task, a task, or prompts. With rollouts drawn elsewhere it may be
         left out if these have prompts and rewards.
     :param out: The folder of the measurement.
-    :param drawing, judging, estimating, running: Groups of options
+    :param drawing, judging, estimating, running, logged: Groups of options
         (:mod:`passgrad.measurement.options`).
     :param step: The step that is predicted, as a group or a size; False or None for none.
     :param options: Single options by the names of the fields of the groups: ``samples=32``,
@@ -113,13 +141,15 @@ def measure(
     >>> import passgrad as pg
     >>> pg.measure("smollm2-135m", "conventions", out="conflict", samples=16)  # doctest: +SKIP
     """
-    chosen = Options.sort(options, drawing, judging, estimating, step, running)
+    chosen = Options.sort(options, drawing, judging, estimating, step, running, logged)
     with processes(device=chosen.running.device) as group:
         work = plan_measurement(model, prompts, chosen, group)
         _claim(work, Path(out))
+        remedy = f"lower --token-budget (token_budget=, now {chosen.running.token_budget})"
         if work.given is None:
+            with explained(work.folder.path, remedy):
+                _try(work)
             _draw(work)
-        remedy = f"lower token_budget (now {chosen.running.token_budget})"
         with explained(work.folder.path, remedy):
             for stage in (_load, _estimate, _split, _step):
                 stage(work)
@@ -153,6 +183,8 @@ class Work:
     rollouts: Rollouts = field(init=False)
     incidents: list[dict[str, Any]] = field(default_factory=list)
     compared: LawComparison | None = None
+    tried: bool = False
+    """Whether the model has shown that it can be measured."""
     passes: CompletionPasses = field(init=False)
     rounding: float | None = None
     """Of the passes in bfloat16, :func:`passgrad.lm.rounding.rounding_of`."""
@@ -166,12 +198,16 @@ def plan_measurement(
 ) -> Work:
     """Read what is given, and refuse what cannot be measured; nothing is written."""
     begun, doubts = time.perf_counter(), list[str]()
+    check_applicable(options, prompts)
     drawing, estimating = options.drawing, options.estimating
     show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
+    if drawing.rollouts is not None:
+        files_of(drawing.rollouts)  # a name without files is found before the model is
     group.from_main(lambda: resolve(model))  # fetched once
-    load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
+    tokenizer = load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
+    doubts += adapter_doubts(model)
     if options.step is not None and options.step.verify_step:
         _check_verification(prompts, drawing, group)
         if options.running.dtype == "bfloat16":
@@ -181,8 +217,9 @@ def plan_measurement(
             )
     if options.running.shard:
         _check_shard(model, options, group, doubts)
-    task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
-    given = None if drawing.rollouts is None else _given(model, task, drawing, doubts)
+    with _heard(doubts):
+        task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
+    given = None if drawing.rollouts is None else _given(model, task, options, doubts)
     source = given.prompt_ids if given else task.prompts if task else None
     if source is None:
         raise UserError("neither prompts nor rollouts are given: name one of them")
@@ -192,7 +229,8 @@ def plan_measurement(
         len(source), n, orders, estimator=estimating.estimator, prompts=estimating.reading,
         level=estimating.level,
     )  # fmt: skip
-    settings = _settings(model, task, n, orders, options)
+    settings = _settings(model, prompts, task, n, orders, options)
+    settings["end_tokens"] = _ends(model, tokenizer, task if given is None else None, doubts)
     show.advance()
     return Work(
         model, task, options, group, show, metrics, given, n, orders, settings, doubts, begun
@@ -204,19 +242,32 @@ def _claim(work: Work, out: Path) -> None:
     work.folder = Folder(out)
     resume = work.options.running.resume
     work.group.from_main(lambda: work.folder.claim(work.settings, resume=resume))
+    if work.given is None and work.task is not None:
+        rendered = work.task
+        texts = work.group.from_main(lambda: as_asked(rendered, work.folder.asked).prompts)
+        work.task = replace(rendered, prompts=texts)
 
 
 def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: Processes) -> None:
     if group.size > 1 or prompts is None:
         raise UserError(
             "a step is verified with prompts and in one process: give prompts, "
-            "and go on with resume without torchrun"
+            "and go on with --resume (resume=True) without torchrun"
         )
     if drawing.engine == "server":
         raise UserError(
             "a step cannot be verified with a server, which holds the weights before it; "
-            "leave --verify-step out, or take the engine vllm or transformers"
+            "leave --verify-step (verify_step=True) out, or take the engine vllm or transformers"
         )
+
+
+def _ends(model: str | Path, tokenizer: Any, task: Task | None, doubts: list[str]) -> list[str]:
+    """The tokens that end a completion, as text, and a doubt if there should be others."""
+    ends = declared = model_ends(model, tokenizer)
+    if task is not None:
+        ends = end_tokens(tokenizer, task, declared)
+        doubts += past_a_turn(tokenizer, task, ends)
+    return [decode(tokenizer, [token]) for token in ends]
 
 
 def _check_shard(model: str | Path, options: Options, group: Processes, doubts: list[str]) -> None:
@@ -243,36 +294,45 @@ def _check_shard(model: str | Path, options: Options, group: Processes, doubts: 
 
 
 def _settings(
-    model: str | Path, task: Task | None, num_samples: int, orders: Orders, options: Options
-) -> dict[str, Any]:
+    model: str | Path, prompts: GivenPrompts | None, task: Task | None, num_samples: int,
+    orders: Orders, options: Options,
+) -> dict[str, Any]:  # fmt: skip
     """All that the numbers depend on."""
     drawing, estimating = options.drawing, options.estimating
-    path = None if drawing.rollouts is None else Path(drawing.rollouts)
+    files = [] if drawing.rollouts is None else files_of(drawing.rollouts)
+    names = [path.name for path in files]
     return {
         "model": str(model),
         "prompts": None if task is None else task.name,
-        "prompts_digest": None if task is None else digest(task),
-        "rollouts": None if path is None else path.name,
-        "rollouts_digest": None if path is None else _file_digest(path),
+        "prompts_digest": None if task is None or prompts is None else digest(task, prompts, model),
+        "rollouts": names[0] if len(names) == 1 else names or None,
+        "rollouts_digest": _digest(files, options.logged) if files else None,
         "samples": num_samples,
         "ks": list(orders),
-        "engine": drawing.engine if path is None else None,
-        "sampling": asdict(Sampling(seed=drawing.seed)) if path is None else None,
+        "engine": None if files else drawing.engine,
+        "sampling": None if files else asdict(Sampling(seed=drawing.seed)),
         "reading": estimating.reading,
         "estimator": estimating.estimator,
         "level": estimating.level,
         "seed": drawing.seed,
+        "think": options.judging.think if task is None else task.think,
         "dtype": options.running.dtype,
     }
 
 
-def _given(model: str | Path, task: Task | None, drawing: Drawing, doubts: list[str]) -> Rollouts:
+def _given(model: str | Path, task: Task | None, options: Options, doubts: list[str]) -> Rollouts:
     """Rollouts from elsewhere; what is doubtful about their law is added to the doubts."""
+    drawing = options.drawing
     assert drawing.rollouts is not None
-    with _heard(doubts, f"{drawing.rollouts}: "):
+    tokenizer = load_tokenizer(resolve(model))
+    named = [single_token(tokenizer, text) for text in drawing.end_tokens or ()]
+    with _heard(doubts, f"{files_of(drawing.rollouts)[0]}: "), options.judging.judge() as judge:
         return read_foreign(
-            drawing.rollouts, tokenizer=load_tokenizer(resolve(model)), task=task,
-            stop=drawing.stop, max_new_tokens=drawing.max_new_tokens,
+            drawing.rollouts, tokenizer=tokenizer, task=task, verifier=judge,
+            stop=drawing.stop, ends=named or model_ends(model, tokenizer),
+            think=options.judging.think, vocabulary=vocabulary_size(model),
+            max_new_tokens=drawing.max_new_tokens,
+            logged=options.logged,
         )  # fmt: skip
 
 
@@ -283,7 +343,7 @@ def _heard(doubts: list[str], lead: str = "") -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        if issubclass(warning.category, SamplingLawWarning | RetokenisedWarning):
+        if issubclass(warning.category, _DOUBTS):
             doubts.append(str(warning.message).removeprefix(lead))
         else:
             warnings.warn_explicit(
@@ -304,6 +364,26 @@ def _draw(work: Work) -> None:
         _first_block(work, blocks)
     _draw_blocks(work, blocks, blocks.missing)
     work.rollouts, work.incidents = blocks.rollouts(), blocks.incidents()
+
+
+def _try(work: Work) -> None:
+    """A few tokens of the prompts through all that is asked of the model, before hours of drawing.
+    A large model that another engine draws from is tried behind that, lest it is loaded twice.
+    """
+    if work.options.running.shard or work.folder.rollouts.is_dir():
+        return
+    place = Path(resolve(work.model))
+    size = sum(file.stat().st_size for file in place.glob("*.safetensors"))
+    if work.options.drawing.engine != "transformers" and size > _LOADED_TWICE:
+        return
+
+    def look() -> None:
+        model, tokenizer = _loaded(work)
+        assert work.task is not None
+        try_model(model, [encode(tokenizer, one.text) for one in work.task.prompts[:2]])
+
+    work.group.from_main(look)
+    work.tried = True
 
 
 def _first_block(work: Work, blocks: Blocks) -> None:
@@ -329,13 +409,17 @@ def _draw_blocks(work: Work, blocks: Blocks, wanted: Callable[[], list[int]]) ->
     group = work.group
     with (
         group.together(limit=_DRAWING),
-        explained(work.folder.path, "lower max_new_tokens, or take another engine"),
+        explained(
+            work.folder.path,
+            "lower --max-new-tokens (max_new_tokens=), or take another --engine (engine=)",
+        ),
     ):
         missing = group.from_main(wanted)
         judge = blocks.task.verify
         # A function that cannot be imported is not found after an hour of drawing.
-        with judge if isinstance(judge, Verifier) else nullcontext():
+        with judge if isinstance(judge, Verifier) else nullcontext(), _heard(work.doubts):
             blocks.draw(group.share(missing), work.show)
+    work.doubts[:] = dict.fromkeys(work.doubts)
 
 
 def _loaded(work: Work) -> tuple[Any, Any]:
@@ -358,9 +442,15 @@ def _load(work: Work) -> None:
         work.rollouts = work.given
     drawn = work.rollouts
     model, tokenizer = _loaded(work)
-    if set(drawn.table["engine"].to_pylist()) != {"transformers"}:
-        with _heard(work.doubts):
-            work.compared = check_same_law(model, drawn, tokenizer, work.show)
+    if not (work.tried or work.options.running.shard):
+        texts = list(dict.fromkeys(drawn.table["prompt"].to_pylist()))
+        try_model(model, [encode(tokenizer, text) for text in texts[:2]])
+    ours = set(drawn.table["engine"].to_pylist()) == {"transformers"}
+    with _heard(work.doubts):
+        work.compared = check_same_law(
+            model, drawn, tokenizer, work.show, most=_OWN if ours else MOST_TOKENS
+        )
+    work.doubts += remarks_on_thoughts(drawn, work.settings["think"], judged=work.given is None)
     completions = Completions.from_rollouts(drawn, tokenizer)
     work.show.note(
         f"{len(completions.sequences)} distinct completions of {drawn.rewards.size}, "
@@ -377,6 +467,9 @@ def _load(work: Work) -> None:
         work.rounding = rounding_of(work.passes)
         work.doubts += rounding_remark(work.rounding)
         work.show.advance()
+    work.show.note(f"rows: {work.passes.packing}")
+    if not work.passes.packing.packed:
+        work.doubts.append(f"Completions are scored {work.passes.packing}.")
 
 
 def _estimate(work: Work) -> None:
@@ -398,9 +491,12 @@ def _split(work: Work) -> None:
         return
     work.parts = estimate_parts(
         ModelParts(work.passes), chosen_order(work.estimate), estimator=estimating.estimator,
-        prompts=estimating.reading, level=estimating.level, seed=work.options.drawing.seed,
-        folds=folds_of(work.passes.completions.shape[0], estimating.reading), metrics=work.metrics,
-        kept=Kept(work.folder.parts, work.group), progress=work.show,
+        reading=Reading(estimating.reading, estimating.level, max(1, len(work.orders) - 1)),
+        folding=Folding(
+            folds_of(work.passes.completions.shape[0], estimating.reading),
+            seed=work.options.drawing.seed,
+        ),
+        metrics=work.metrics, kept=Kept(work.folder.parts, work.group), progress=work.show,
     )  # fmt: skip
 
 
@@ -428,8 +524,8 @@ def _step(work: Work) -> None:
     if stepping.verify_step and work.task:
         drawing = work.options.drawing
         realised = verify_step(
-            prediction, steps, work.model, work.task, work.folder.path, num_samples=n,
-            engine=drawing.engine, law=Sampling(seed=drawing.seed), progress=work.show,
+            prediction, steps, work.model, work.task, work.folder.path,
+            samples=NewSamples(n, drawing.engine, Sampling(seed=drawing.seed)), progress=work.show,
         )  # fmt: skip
         work.step = TakenStep(prediction, realised)
 
@@ -444,8 +540,12 @@ def _write(work: Work) -> Measurement:
         machine={
             "processes": work.group.size, "device": str(work.group.device),
             "shard": work.options.running.shard, "rounding": work.rounding,
+            "rows": str(work.passes.packing),
         },
-    ) | {"next": asdict(advice(work.estimate, work.folder.path))}  # fmt: skip
+    ) | {
+        "packing": work.passes.packing.record(),
+        "next": asdict(advice(work.estimate, work.folder.path)),
+    }  # fmt: skip
     measured = Measurement(
         work.estimate, work.parts, work.step, work.rollouts, sentences, record, work.folder.path
     )
@@ -459,6 +559,12 @@ def _write(work: Work) -> Measurement:
     return measured
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:20]
+def _digest(files: Sequence[Path], logged: Logged) -> str:
+    """Of rollouts drawn elsewhere, and of how they are read."""
+    whole = hashlib.sha256()
+    for path in [*files, *([] if logged.requests is None else [Path(logged.requests)])]:
+        with path.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    how = replace(logged, settings=None, requests=None)
+    whole.update(repr((how, logged.stated())).encode())
+    return whole.hexdigest()[:20]

@@ -1,10 +1,10 @@
 """The folder of a measurement, finished or not, and what is kept there.
 
-``settings.json`` says what was asked for, ``rollouts/`` holds completions (a part for some
-prompts), ``passes/`` and ``parts/`` the numbers of passes that take minutes to hours each, and at
-the end there are ``curve.parquet``, ``prompts.parquet``, ``rollouts.parquet`` and
-``measurement.json``, which comes last. Every file gets its name when it is whole, so that a run
-that was killed goes on behind its last finished pass.
+``settings.json`` says what was asked for, ``asked.jsonl`` has the texts of the prompts,
+``rollouts/`` holds completions (a part for some prompts), ``passes/`` and ``parts/`` the numbers of
+passes that take minutes to hours each, and at the end there are ``curve.parquet``,
+``prompts.parquet``, ``rollouts.parquet`` and ``measurement.json``, which comes last. Every file
+gets its name when it is whole, so that a run that was killed goes on behind its last finished pass.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ class Folder:
         return self.path / "rollouts"
 
     @property
+    def asked(self) -> Path:
+        """The texts of the prompts as they were when drawing began."""
+        return self.path / "asked.jsonl"
+
+    @property
     def passes(self) -> Path:
         """The numbers of :class:`StoredPasses` and of a step."""
         return self.path / "passes"
@@ -62,14 +67,23 @@ class Folder:
         """Make the folder one of the measurement with these settings, or find that it is.
 
         :raises UserError: If it holds a measurement and ``resume`` is not set, one with other
-            settings, or something else.
+            settings, something else, or cannot be written.
         """
+        try:
+            self._claim(asked, resume)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror or error}): name another folder, "
+                "or give yourself write access to it"
+            ) from None
+
+    def _claim(self, asked: Mapping[str, Any], resume: bool) -> None:
         path = self.path / "settings.json"
         if path.is_file():
             if not resume:
                 raise UserError(
-                    f"{self.path} holds a measurement already: set resume to go on with it, "
-                    "or name another folder"
+                    f"{self.path} holds a measurement already: --resume (resume=True) goes on with "
+                    "it, or name another folder"
                 )
             before = _json(path)
             changed = [name for name in asked if before.get(name) != asked[name]]
@@ -78,6 +92,7 @@ class Folder:
                     f"{self.path} was begun with another {', '.join(changed)}: "
                     "give the same, or name another folder"
                 )
+            write_atomic(path, path.read_bytes())  # a folder that became read-only
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(
                 f"{self.path} is not empty and holds no measurement: name another folder"
@@ -212,12 +227,13 @@ def explained(folder: Path, remedy: str) -> Iterator[None]:
         if error.errno not in _DISK:
             raise
         raise UserError(
-            f"no space left on the disk of {folder}: free some, then go on with resume; "
-            "what is done is kept"
+            f"no space left on the disk of {folder}: free some, then go on with --resume "
+            "(resume=True); what is done is kept"
         ) from error
 
 
 def _memory(folder: Path, remedy: str) -> UserError:
     return UserError(
-        f"out of memory: {remedy}, then go on with resume; what is done is kept in {folder}"
+        f"out of memory: {remedy}, then go on with --resume (resume=True); what is done is kept "
+        f"in {folder}"
     )

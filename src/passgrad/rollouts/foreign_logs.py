@@ -1,70 +1,74 @@
 r"""Logs of other programs, read one completion at a time: verl, TRL, vLLM, and plain tables.
 
-**Plain** (parquet or JSON lines): ``prompt`` (text) or ``messages`` (a chat), ``completion`` (text
-without the end token) or ``completion_ids``, ``reward`` (0 or 1), and optionally ``id``,
-``group``, ``logprob``, ``finish_reason`` (stop or length), ``step``, and the sampling law:
+A log is one file, several, a folder or a pattern; JSON lines, a JSON array, CSV or parquet, plain
+or compressed (``.gz``, ``.zst``, ``.bz2``, ``.xz``). Columns of pandas' index are left out.
+
+**plain**: ``prompt`` (text) or ``messages`` (a chat), ``completion`` (text without the end token)
+or ``completion_ids``, ``reward``, and optionally ``answer`` (for a verifier, where there is no
+reward), ``id``, ``group``, ``logprob``, ``finish_reason``, ``step``, and the sampling law:
 ``temperature``, ``top_p``, ``top_k`` (0 or -1: none), ``seed``, ``max_new_tokens``, ``engine``,
-``quantization`` (a name, or none).
+``quantization`` (a name, or none). Other columns are errors, but those that are named as rewards.
 
-**verl** (``trainer.rollout_data_dir``, JSON lines): ``input``, ``output``, ``score``, ``step``,
-``gts``, and columns that the reward function added. Both texts are decoded without special tokens,
-so a chat's marks are missing; given the task, its prompts stand in for ``input``.
+**verl** (``trainer.rollout_data_dir``, JSON lines, a file a step): ``input``, ``output``,
+``score``, ``step``, ``gts``, and columns that the reward function added, such as ``acc``. Both
+texts are decoded without special tokens, so a chat's marks are missing; given the task, its prompts
+stand in for ``input``.
 
-**TRL** (``log_completions``, parquet): ``step``, ``prompt`` and ``completion`` (text or messages),
-``advantage``, one column for each reward function under its name (older versions: ``reward``), and
-columns of ``log_extra``.
+**trl** (``log_completions``, parquet, a file a step): ``step``, ``prompt`` and ``completion`` (text
+or messages), ``advantage``, one column for each reward function under its name (older versions:
+``reward``), and columns of ``log_extra``.
 
-**vLLM** (``vllm run-batch``, JSON lines): ``id``, ``custom_id``, ``error`` and ``response.body``
-with ``model`` and, for each of ``choices``, ``text`` or ``message.content``, ``finish_reason``,
-``logprobs`` and (by ``return_token_ids``) ``token_ids``, ``prompt_token_ids``. The output has
-neither prompts nor rewards: both come from the task, whose prompt ids are the ``custom_id``; the
-sampling law, and prompts, from the batch's input file (``body`` with ``prompt`` or ``messages``,
-``temperature``, ``top_p``, ``top_k``, ``max_tokens``, ``seed``). A setting that is absent there is
-unknown, since vLLM takes it from the model's generation config.
+**batch** (``vllm run-batch``, OpenAI's batches, SGLang's; JSON lines): ``id``, ``custom_id``,
+``error`` and ``response.body`` with ``model`` and, for each of ``choices``, ``text`` or
+``message.content``, ``finish_reason``, ``stop_reason``, ``logprobs`` and (by ``return_token_ids``)
+``token_ids``, ``prompt_token_ids``. The output has neither prompts nor rewards: both come from the
+task, whose prompt ids are the ``custom_id``; the sampling law, and prompts, from the batch's input
+file (:mod:`passgrad.rollouts.readers.requests`). A setting that is absent there is unknown, since
+the engine takes it from the model's generation config.
 
-None of the three writes down at which precision the engine ran.
+**generate** (rows made of what ``LLM.generate`` of vLLM or SGLang's engine gives back):
+``prompt`` or ``messages`` or ``prompt_token_ids``, and either ``outputs`` (a list of completions)
+or one completion: ``text``, ``token_ids`` (SGLang: ``output_ids``), ``cumulative_logprob``,
+``finish_reason``, ``stop_reason`` (SGLang: ``meta_info``); ``reward``, ``answer``, ``id``,
+``group`` as in a plain table.
+
+**lm-eval** (``samples_*.jsonl`` of ``--log_samples``): ``doc_id``, ``arguments``, ``resps`` (all
+repeats), ``target``, ``filter``. A metric there is one for all repeats, so a verifier judges them,
+with ``target`` as the reference.
+
+**evalplus** (``*_eval_results.json``, with the samples beside it if they hold ``completion``):
+``task_id``, ``solution``, ``base_status``, ``plus_status``. Prompts come from the task.
+
+None of the programs writes down at which precision the engine ran.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from passgrad.errors import UserError
-from passgrad.lm.rollouts import SCHEMA
 from passgrad.lm.tokens import encode
+from passgrad.rollouts.logged import Logged, LogSettings
+from passgrad.rollouts.readers.states import State, state_of
+from passgrad.rollouts.readers.values import clean, missing, number, refuse
 from passgrad.tasks.base import Prompt, Task
-from passgrad.tasks.json_lines import json_lines
+from passgrad.tasks.json_lines import kind_of
 from passgrad.tasks.prompt_files import render_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Layout = Literal["auto", "passgrad", "plain", "verl", "trl", "vllm"]
-
 PLAIN = (
-    "prompt", "messages", "completion", "completion_ids", "reward", "id", "group", "logprob",
-    "finish_reason", "step", "temperature", "top_p", "top_k", "seed", "max_new_tokens", "engine",
-    "quantization",
+    "prompt", "messages", "completion", "completion_ids", "reward", "answer", "id", "group",
+    "logprob", "finish_reason", "step", "temperature", "top_p", "top_k", "seed", "max_new_tokens",
+    "engine", "quantization",
 )  # fmt: skip
-_TRL = ("step", "mode", "prompt", "completion", "advantage")
-LAW = ("temperature", "top_p", "top_k")
-# Settings of a request that bend the law, with the value that does not.
-_BENDING = {
-    "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0,
-    "logit_bias": None, "min_tokens": 0, "allowed_token_ids": None, "bad_words": None,
-}  # fmt: skip
-_QUANTISED = re.compile(
-    r"fp8|fp4|int8|int4|nf4|awq|gptq|bnb|bitsandbytes|gguf|w[48]a\d+|(?<![a-z])q[2-8](_|\b)", re.I
-)
+
+
+#: :attr:`Sample.ended_by` where it was the model's end token for certain
+MODEL_END = -1
 
 
 class SamplingLawWarning(UserWarning):
@@ -85,9 +89,13 @@ class Sample:
     completion: str | None
     ids: list[int] | None = None
     reward: float | None = None
+    answer: str | None = None
+    """The reference, for a verifier."""
     group: str = ""
     logprob: float | None = None
-    finish_reason: str | None = None
+    state: State | None = None
+    ended_by: str | int | None = None
+    """The stop string or token that ended it, where the log says that it was one."""
     step: int | None = None
     law: dict[str, Any] = field(default_factory=dict)
     bent: tuple[str, ...] = ()
@@ -97,33 +105,89 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Log:
-    """A log's rows, each with its place, and what is needed to read them."""
+class Row:
+    """One row of a file and its place."""
 
-    path: Path
-    rows: list[tuple[str, dict[str, Any]]]
-    columns: list[str]
+    where: str
+    cells: Mapping[str, Any]
+    text: bool = False
+    """Whether all cells are text, whatever they mean, as in CSV."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log's rows, and what is needed to read them."""
+
+    name: str
+    """As errors call it."""
+    rows: Sequence[Row]
+    columns: Mapping[str, None]
     tokenizer: PreTrainedTokenizerBase
     lookup: Prompts
-    reward: str | None
-    requests: str | Path | None
+    asked: Logged = field(default_factory=Logged)
+    stop: str | None = None
+    ends: tuple[int, ...] = ()
+    """End tokens of the model; the first stands behind a text that ended."""
+    think: str | None = None
+    """Behind it the answer begins."""
+    stated: LogSettings = field(default_factory=LogSettings)
+    vocabulary: int = 0
+    """Rows of the model's embedding, where they are more than the tokenizer's tokens."""
+    doubts: list[Warning] = field(default_factory=list)
+    """What the reader of the log warns of when it is read."""
 
     def need(self, *names: str) -> None:
         """Raise a :class:`UserError` that names the missing columns."""
-        missing = [name for name in names if name not in self.columns]
-        if missing:
+        lacking = [name for name in names if name not in self.columns]
+        if lacking:
             raise UserError(
-                f"{self.path}: no column {' and no '.join(missing)}; "
+                f"{self.name}: no column {' and no '.join(lacking)}; "
                 f"the columns are {', '.join(self.columns)}"
             )
 
-    def text(self, value: Any, where: str, name: str) -> str:
+    def weights(self, default: str | None) -> dict[str, float]:
+        """The columns of rewards with their weights: those that were named, or the usual one."""
+        named = self.asked.weights(self.columns)
+        self.need(*named)
+        if named or default is None:
+            return named
+        return {default: 1.0}
+
+    def text(self, value: Any, where: str, name: str, **template: Any) -> str:
         """Text, or a chat as text."""
         if isinstance(value, str):
-            return value
+            return clean(value, where, name)
         if isinstance(value, list):
-            return render_chat(self.tokenizer, value, name=where)
-        raise UserError(f"{where}: {name} is {type(value).__name__}; give text or messages")
+            more = {**self.stated.template, **template}
+            return clean(render_chat(self.tokenizer, value, name=where, **more), where, name)
+        if missing(value):
+            refuse(where, f"no {name}; give text or messages")
+        refuse(where, f"{name} is {kind_of(value)}; give text or messages")
+
+    def doubt(self, text: str, kind: type[Warning] = SamplingLawWarning) -> None:
+        """Warn of this when the log is read."""
+        self.doubts.append(kind(f"{self.name}: {text}"))
+
+    def ended(self, sample: Sample, reason: Any) -> Sample:
+        """The sample with the state that a finish reason stands for."""
+        sample.state = state_of(reason, sample.where)
+        return sample
+
+
+def reward_of(row: Row, weights: Mapping[str, float], where: str | None = None) -> float | None:
+    """The weighted sum of these columns; None if all are empty, NaN if none holds a number.
+
+    As TRL does, a reward function that gave no number is left out of the sum of several.
+    """
+    where = where or row.where
+    values = {name: number(row.cells.get(name), where, name, text=row.text) for name in weights}
+    present = {name: value for name, value in values.items() if value is not None}
+    if not present:
+        return None
+    real = {name: value for name, value in present.items() if value == value}
+    if not real:
+        return float("nan")
+    return sum(weights[name] * value for name, value in real.items())
 
 
 class Prompts:
@@ -132,279 +196,19 @@ class Prompts:
     def __init__(self, task: Task | None, tokenizer: PreTrainedTokenizerBase) -> None:
         self.by_id: dict[str, Prompt] = {}
         self.by_text: dict[str, Prompt] = {}
+        self._bare: dict[str, str] = {}
         for prompt in task.prompts if task else ():
             self.by_id[prompt.id] = prompt
             bare = tokenizer.decode(encode(tokenizer, prompt.text), skip_special_tokens=True)
+            self._bare[prompt.id] = bare.strip()
             self.by_text.setdefault(bare.strip(), prompt)
         for prompt in task.prompts if task else ():
             self.by_text[prompt.text.strip()] = prompt
 
     def find(self, name: str | None, text: str) -> Prompt | None:
-        """The task's prompt of this id, or of this text."""
-        found = self.by_id.get(name) if name is not None else None
-        return found or self.by_text.get(text.strip())
-
-
-def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(place, columns) of each row of a parquet or JSON-lines file.
-
-    :raises UserError: If it cannot be read or has no rows.
-    """
-    if path.suffix in (".jsonl", ".json", ".ndjson"):
-        rows = [(f"{path}, line {number}", row) for number, row in json_lines(path)]
-    elif not path.is_file():
-        raise UserError(f"{path}: no such file; give a parquet or JSON-lines file of samples")
-    else:
-        try:
-            read = pq.read_table(path).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())[:80]
-            raise UserError(
-                f"{path} cannot be read as parquet ({reason}); give a parquet file, or JSON lines "
-                "under a name that ends in .jsonl"
-            ) from None
-        rows = [(f"{path}, row {number}", row) for number, row in enumerate(read, start=1)]
-    if not rows:
-        raise UserError(f"{path} has no samples; give a file with at least one completion")
-    return rows
-
-
-def layout_of(columns: Sequence[str]) -> Layout:
-    """The layout that has these columns; the plain one where no other does."""
-    has = set(columns)
-    if has >= set(SCHEMA.names):
-        return "passgrad"
-    if has >= {"custom_id", "response"}:
-        return "vllm"
-    if has >= {"input", "output"}:
-        return "verl"
-    if has >= {"step", "prompt", "completion"} and (
-        "advantage" in has or not has <= set(PLAIN)
-    ):  # fmt: skip
-        return "trl"
-    return "plain"
-
-
-def _plain(log: Log) -> list[Sample]:
-    unknown = [name for name in log.columns if name not in (*PLAIN, log.reward)]
-    if unknown:
-        raise UserError(
-            f"{log.path}: unknown columns {', '.join(map(repr, unknown))}; "
-            f"the columns are {', '.join(PLAIN)}, or layout= names a program that wrote the file"
-        )
-    if not {"prompt", "messages"} & set(log.columns) and not log.lookup.by_id:
-        log.need("prompt")
-    if not {"completion", "completion_ids"} & set(log.columns):
-        log.need("completion")
-    name = log.reward or "reward"
-    if log.reward:
-        log.need(log.reward)
-    samples = []
-    for where, row in log.rows:
-        key = None if row.get("id") is None else str(row["id"])
-        prompt = row.get("messages") if row.get("prompt") is None else row["prompt"]
-        if prompt is None:
-            known = log.lookup.by_id.get(key or "")
-            if known is None:
-                raise UserError(
-                    f"{where}: no prompt; give prompt or messages, or an id of the task"
-                )
-            prompt = known.text
-        quantization = row.get("quantization")
-        samples.append(
-            Sample(
-                where,
-                key,
-                log.text(prompt, where, "prompt"),
-                row.get("completion"),
-                _ids(row.get("completion_ids"), where),
-                _number(row.get(name), where, name),
-                str(row.get("group") or ""),
-                _number(row.get("logprob"), where, "logprob"),
-                row.get("finish_reason"),
-                row.get("step"),
-                {key: _number(row.get(key), where, key) for key in (*LAW, "seed")},
-                engine=row.get("engine"),
-                quantised=_precision(
-                    quantization, row.get("engine"), said=quantization is not None
-                ),
-            )
-        )
-        if row.get("max_new_tokens") is not None:
-            samples[-1].law["max_new_tokens"] = row["max_new_tokens"]
-    return samples
-
-
-def _verl(log: Log) -> list[Sample]:
-    name = log.reward or "score"
-    log.need("input", "output")
-    if not log.lookup.by_id or log.reward:
-        log.need(name)
-    samples = []
-    unmatched = 0
-    for where, row in log.rows:
-        text = log.text(row["input"], where, "input")
-        known = log.lookup.find(None, text)
-        unmatched += known is None
-        samples.append(
-            Sample(
-                where,
-                known.id if known else None,
-                known.text if known else text,
-                log.text(row["output"], where, "output"),
-                reward=_number(row.get(name), where, name),
-                step=row.get("step"),
-            )
-        )
-    if unmatched and getattr(log.tokenizer, "chat_template", None):
-        warnings.warn(
-            f"{log.path}: verl wrote the prompts of {unmatched} samples without special tokens, so "
-            "the marks of a chat are missing from what the model read; give the task, whose "
-            "prompts then stand in",
-            RetokenisedWarning,
-            stacklevel=3,
-        )
-    return samples
-
-
-def _trl(log: Log) -> list[Sample]:
-    log.need("prompt", "completion")
-    name = log.reward or _reward_column(log)
-    samples = []
-    for where, row in log.rows:
-        completion = row["completion"]
-        if isinstance(completion, list):
-            # A conversational completion is one assistant's message; more are turns of tools.
-            if len(completion) != 1 or not isinstance(completion[0].get("content"), str):
-                raise UserError(
-                    f"{where}: completion has {len(completion)} messages; "
-                    "give samples of a single turn of the model"
-                )
-            completion = completion[0]["content"]
-        samples.append(
-            Sample(
-                where,
-                None,
-                log.text(row["prompt"], where, "prompt"),
-                log.text(completion, where, "completion"),
-                reward=None if name is None else _number(row.get(name), where, name),
-                step=row.get("step"),
-            )
-        )
-    return samples
-
-
-def _reward_column(log: Log) -> str | None:
-    if "reward" in log.columns:
-        return "reward"
-    found = [
-        name
-        for name in log.columns
-        if name not in _TRL
-        and all(row.get(name) is None or isinstance(row[name], (bool, int, float))
-                for _, row in log.rows)
-    ]  # fmt: skip
-    if len(found) == 1:
-        return found[0]
-    if not found and log.lookup.by_id:
-        return None
-    raise UserError(
-        f"{log.path}: {len(found)} columns may be the reward ({', '.join(found) or 'none'}); "
-        "name it by reward="
-    )
-
-
-def _vllm(log: Log) -> list[Sample]:
-    asked = {}
-    for number, row in json_lines(log.requests) if log.requests is not None else ():
-        if not isinstance(row.get("body"), dict) or "custom_id" not in row:
-            raise UserError(
-                f"{log.requests}, line {number}: no custom_id or no body; "
-                "give the input file of vllm run-batch"
-            )
-        asked[str(row["custom_id"])] = row["body"]
-    samples = []
-    for where, row in log.rows:
-        key = str(row.get("custom_id"))
-        response = row.get("response")
-        body = response.get("body") if isinstance(response, dict) else None
-        if row.get("error") is not None or not isinstance(body, dict) or not body.get("choices"):
-            raise UserError(
-                f"{where}: the request {key!r} failed; draw it again, or take it out of the file"
-            )
-        request = asked.get(key, {})
-        known = log.lookup.by_id.get(key)
-        prompt = known.text if known else request.get("prompt", request.get("messages"))
-        if prompt is None:
-            raise UserError(
-                f"{where}: the prompt of the request {key!r} is not in vLLM's output; give the "
-                "task that has a prompt of this id, or the batch's input file by requests="
-            )
-        law = {name: request.get(name) for name in (*LAW, "seed")}
-        law["max_new_tokens"] = request.get("max_completion_tokens", request.get("max_tokens"))
-        bent = tuple(
-            f"{name} {request[name]}"
-            for name, neutral in _BENDING.items()
-            if request.get(name) not in (None, neutral, [], {})
-        )
-        text = log.text(prompt, where, "prompt")
-        for choice in body["choices"]:
-            message = choice.get("message") or {}
-            samples.append(
-                Sample(
-                    where,
-                    key,
-                    text,
-                    choice.get("text", message.get("content")),
-                    _ids(choice.get("token_ids"), where),
-                    logprob=_summed(choice.get("logprobs")),
-                    finish_reason=choice.get("finish_reason"),
-                    law=dict(law),
-                    bent=bent,
-                    engine="vllm",
-                    quantised=_precision(None, str(body.get("model", "")), said=False),
-                    prompt_ids=_ids(choice.get("prompt_token_ids"), where),
-                )
-            )
-    return samples
-
-
-READERS: Mapping[str, Callable[[Log], list[Sample]]] = {
-    "plain": _plain, "verl": _verl, "trl": _trl, "vllm": _vllm,
-}  # fmt: skip
-
-
-def _number(value: Any, where: str, name: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, (bool, int, float)):
-        return float(value)
-    raise UserError(f"{where}: {name} is {str(value)[:40]!r}; give a number")
-
-
-def _ids(value: Any, where: str) -> list[int] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(type(one) is int for one in value):
-        raise UserError(f"{where}: the token ids are no list of whole numbers; leave them out")
-    return value
-
-
-def _summed(logprobs: Any) -> float | None:
-    """The log-probability of a completion from either of vLLM's two formats."""
-    if not isinstance(logprobs, dict):
-        return None
-    if logprobs.get("token_logprobs"):
-        values = logprobs["token_logprobs"]
-    else:
-        values = [token.get("logprob") for token in logprobs.get("content") or []]
-    return math.fsum(values) if values and None not in values else None
-
-
-def _precision(quantization: Any, engine: Any, *, said: bool) -> bool | None:
-    """Whether the engine was quantised: None where nothing says so."""
-    if said and str(quantization).lower() not in ("", "none", "false"):
-        return True
-    if engine and _QUANTISED.search(str(engine)):
-        return True
-    return False if said else None
+        """The task's prompt of this text; of several that of this id."""
+        text = text.strip()
+        by_id = self.by_id.get(name) if name is not None else None
+        if by_id is not None and text in (by_id.text.strip(), self._bare[by_id.id]):
+            return by_id
+        return self.by_text.get(text)

@@ -6,28 +6,27 @@ The layouts and their columns are those of :mod:`passgrad.rollouts.foreign_logs`
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from passgrad.errors import UserError
-from passgrad.lm.rollouts import SCHEMA, Rollouts, Sampling
-from passgrad.lm.tokens import encode, stop_ids
+from passgrad.lm.rollouts import SCHEMA, Rollouts
 from passgrad.rollouts.foreign_logs import (
-    LAW,
-    READERS,
-    Layout,
     Log,
     Prompts,
     RetokenisedWarning,
     Sample,
-    SamplingLawWarning,
-    layout_of,
-    read_rows,
-)  # fmt: skip
+)
+from passgrad.rollouts.foreign_rewards import settle_rewards
+from passgrad.rollouts.foreign_tokens import complete_tokens
+from passgrad.rollouts.logged import LAW, Logged, LogSettings
+from passgrad.rollouts.readers.files import Paths, files_of, read_rows
+from passgrad.rollouts.readers.layouts import READERS, layout_of
+from passgrad.rollouts.readers.values import refuse
 from passgrad.tasks.base import Task
 from passgrad.tasks.verifiers import Verifier
 
@@ -36,35 +35,37 @@ if TYPE_CHECKING:
 
 
 def read_foreign(
-    path: str | Path,
+    paths: Paths,
     *,
     tokenizer: PreTrainedTokenizerBase,
-    layout: Layout = "auto",
     task: Task | None = None,
-    requests: str | Path | None = None,
-    reward: str | None = None,
-    step: int | None = None,
+    verifier: Verifier | None = None,
     stop: str | None = None,
+    ends: Sequence[int] = (),
+    think: str | None = None,
+    vocabulary: int = 0,
     max_new_tokens: int | None = None,
-    settings: Sampling | None = None,
-    quantised: bool | None = None,
+    logged: Logged | None = None,
+    **options: Any,
 ) -> Rollouts:
     """The rollouts of a log, in :data:`passgrad.lm.rollouts.SCHEMA`; what is not known is null.
 
     Missing token ids are made from the text behind its prompt; the end token is put behind every
-    completion that is not known to have been cut off.
+    completion that is not known to have been cut off. Completions of the same prompt are put
+    together, whatever their ids.
 
+    :param paths: A file, several, a folder, or a pattern.
     :param tokenizer: Of the model that drew the samples.
-    :param layout: See the module; "auto" tells them apart by their columns.
     :param task: Gives prompts, by id or else by text, groups, and rewards where the log has none.
-    :param requests: vLLM's batch input file.
-    :param reward: The column that holds the reward, where that is not clear.
-    :param step: Takes the samples of this training step alone.
-    :param stop: Ended a completion; None: the task's stop, or else the model's end
-        token.
+    :param verifier: Judges, without a task, samples that have a reference and no reward.
+    :param stop: Ended a completion; None: the task's stop, or else an end token of the model.
+    :param ends: The end tokens of the model; without them that of the tokenizer.
+    :param think: Behind it the answer begins, for the verifier.
+    :param vocabulary: Rows of the model's embedding, where they are more than the tokenizer's
+        tokens: such a row may have been drawn.
     :param max_new_tokens: Where completions were cut off; tells which ones were.
-    :param settings: The sampling law, where the log does not say it.
-    :param quantised: Whether the engine ran at reduced precision, where the log does not say it.
+    :param logged: How the log is read.
+    :param options: Fields of :class:`passgrad.rollouts.logged.Logged` by themselves.
     :raises UserError: For a file that cannot be read, missing or unknown columns, a reward other
         than 0 or 1, tokens that are not the tokenizer's, different numbers of completions; in one
         line with the file, its line or row, and the remedy.
@@ -72,237 +73,210 @@ def read_foreign(
         of several training steps.
     :warns RetokenisedWarning: If tokens were made from text.
     """
-    path = Path(path)
-    rows = read_rows(path)
-    columns = list(dict.fromkeys(name for _, row in rows for name in row))
-    layout = layout_of(columns) if layout == "auto" else layout
-    if layout == "passgrad":
-        made = _own(path, [row for _, row in rows])
-        # The package's engines run at full precision.
-        laws = ({name: row[name] for name in LAW} for _, row in rows)
-        _warn_of_law(path, [Sample("", "", "", "", law=law, quantised=False) for law in laws])
-        return made
-    if layout not in READERS:
-        raise UserError(
-            f"unknown layout {layout!r}; the layouts are auto, passgrad, {', '.join(READERS)}"
-        )
+    asked = replace(logged or Logged(), **options)
+    files = files_of(paths)
+    name = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+    rows = read_rows(files)
     if stop is None and task is not None:
         stop = task.stop
-    lookup = Prompts(task, tokenizer)
-    samples = READERS[layout](Log(path, rows, columns, tokenizer, lookup, reward, requests))
-    samples = _one_step(path, samples, step)
-    _name_prompts(samples, lookup)
-    _tokens(path, samples, tokenizer, stop, max_new_tokens)
-    _judge(path, samples, task, lookup)
+    columns = dict.fromkeys(column for row in rows for column in row.cells)
+    if not ends and tokenizer.eos_token_id is not None:
+        ends = (tokenizer.eos_token_id,)
+    log = Log(
+        name, rows, columns, tokenizer, Prompts(task, tokenizer), asked, stop, tuple(ends), think,
+        asked.stated(), vocabulary,
+    )  # fmt: skip
+    rollouts = rollouts_of(log, task, verifier, max_new_tokens)
+    for doubt in log.doubts:
+        warnings.warn(doubt, stacklevel=2)
+    return rollouts
+
+
+def rollouts_of(
+    log: Log, task: Task | None, verifier: Verifier | None, max_new_tokens: int | None
+) -> Rollouts:
+    """The rollouts of a log that is read; what is doubtful is added to its doubts."""
+    asked = log.asked
+    layout = _layout(log)
+    if layout == "passgrad":
+        return _own(log)
+    samples = READERS[layout](log)
+    samples = _one_step(log, samples, asked.rollout_step)
     for sample in samples:
-        for name in (*LAW, "seed"):
-            if sample.law.get(name) is None and settings is not None:
-                sample.law[name] = getattr(settings, name)
-        if sample.quantised is None:
-            sample.quantised = quantised
-    _warn_of_law(path, samples)
+        _state_law(sample, log.stated)
+    pooled = _name_prompts(samples, log.lookup)
+    complete_tokens(log, samples, max_new_tokens)
+    settle_rewards(log, samples, task, verifier)
+    samples = _even(log, samples, asked.per_prompt)
+    _warn_of_law(log, samples)
+    if pooled:
+        log.doubt(
+            f"{pooled} ids have the prompt of another; the completions of one prompt "
+            "are taken together, and intervals are those of the distinct prompts",
+            RetokenisedWarning,
+        )
     try:
-        return Rollouts(_table(samples, layout, stop, max_new_tokens))
+        return Rollouts(_table(samples, layout, log.stop, max_new_tokens))
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{log.name}: {error}") from None
 
 
-def _own(path: Path, rows: list[dict[str, Any]]) -> Rollouts:
+def _layout(log: Log) -> str:
+    """The layout that was named, or that of the columns, which is the same for all rows."""
+    if log.asked.layout != "auto":
+        return log.asked.layout
+    layouts: dict[str, str] = {}
+    seen: set[tuple[str, ...]] = set()
+    for row in log.rows:
+        shape = tuple(row.cells)
+        if shape not in seen:
+            seen.add(shape)
+            layouts.setdefault(layout_of(shape), row.where)
+    if len(layouts) > 1 and layout_of(log.columns) not in ("evalplus", "plain", "verl", "trl"):
+        (first, at), (second, there) = list(layouts.items())[:2]
+        raise UserError(
+            f"{there}: the columns are those of {second}, and in {at} those of {first}; give files "
+            f"of one kind, or name it by --layout (layout=)"
+        )
+    return layout_of(log.columns)
+
+
+def _own(log: Log) -> Rollouts:
+    """Rollouts of the package."""
+    asked = replace(log.asked, layout="auto")
+    if asked != Logged():
+        raise UserError(
+            f"{log.name}: rollouts of passgrad are read as they are; leave out --reward (reward=), "
+            "--threshold (threshold=), --rollout-step (rollout_step=), --per-prompt (per_prompt=), "
+            "--settings (settings=) and --requests (requests=)"
+        )
+    cells = [dict(row.cells) for row in log.rows]
     try:
-        return Rollouts(pa.Table.from_pylist(rows))
-    except (pa.ArrowException, UserError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+        rollouts = Rollouts(pa.Table.from_pylist(cells))
+    except (pa.ArrowException, UserError, TypeError, ValueError) as error:
+        raise UserError(f"{log.name}: {' '.join(str(error).split())}") from None
+    # The package's engines run at full precision.
+    laws = ({name: row[name] for name in LAW} for row in rollouts.table.to_pylist())
+    _warn_of_law(log, [Sample("", "", "", "", law=law, quantised=False) for law in laws])
+    return rollouts
 
 
-def _one_step(path: Path, samples: list[Sample], step: int | None) -> list[Sample]:
+def _one_step(log: Log, samples: list[Sample], step: int | None) -> list[Sample]:
     steps = sorted({sample.step for sample in samples if sample.step is not None})
     if step is not None:
         samples = [sample for sample in samples if sample.step == step]
         if not samples:
-            raise UserError(f"{path} has no samples of step {step}; it has the steps {steps[:10]}")
+            raise UserError(
+                f"{log.name} has no samples of step {step}; it has the steps {steps[:10]}"
+            )
     elif len(steps) > 1:
-        warnings.warn(
-            f"{path}: the samples are of {len(steps)} training steps ({steps[0]} to {steps[-1]}), "
-            "so of different policies; choose one by step=",
-            SamplingLawWarning,
-            stacklevel=3,
+        log.doubt(
+            f"the samples are of {len(steps)} training steps ({steps[0]} to {steps[-1]}), "
+            "so of different policies unless the learning rate was 0; choose one by "
+            "--rollout-step (rollout_step=)"
         )
     return samples
 
 
-def _name_prompts(samples: list[Sample], lookup: Prompts) -> None:
-    """Ids and groups: the task's, or else the order in which the prompts appear."""
+def _state_law(sample: Sample, stated: LogSettings) -> None:
+    """What was said of the law, where the log does not say it; never against the log."""
+    for name, value in stated.law.items():
+        logged = sample.law.get(name)
+        if logged is None:
+            sample.law[name] = value
+        elif logged != value and not (name == "top_k" and max(logged, 0) == max(value, 0)):
+            refuse(
+                sample.where,
+                f"{name} is {logged:g} in the log and {value:g} in --settings (settings=); "
+                "keep one",
+            )
+    sample.bent = tuple(dict.fromkeys((*sample.bent, *stated.bent)))
+    if sample.quantised is None:
+        sample.quantised = stated.quantised
+
+
+def _name_prompts(samples: list[Sample], lookup: Prompts) -> int:
+    """Ids and groups: the task's, or else the order in which the prompts appear. Samples of the
+    same prompt get one id; returns how many ids that took away.
+    """
     numbers: dict[str, str] = {}
-    texts: dict[str, tuple[str, str]] = {}
+    firsts: dict[str, Sample] = {}
+    ids: dict[str, str] = {}
+    gone: set[str] = set()
+    taken = {sample.prompt_id for sample in samples if sample.prompt_id is not None}
+    fresh = (str(number) for number in range(len(samples) + len(taken)) if str(number) not in taken)
     for sample in samples:
         known = lookup.find(sample.prompt_id, sample.prompt)
         if known is not None:
             sample.prompt_id = known.id
             sample.group = sample.group or known.group
         elif sample.prompt_id is None:
-            sample.prompt_id = numbers.setdefault(sample.prompt, str(len(numbers)))
-        text, first = texts.setdefault(sample.prompt_id, (sample.prompt, sample.where))
-        if text != sample.prompt:
-            raise UserError(
-                f"{sample.where}: the id {sample.prompt_id!r} has another prompt than in {first}; "
-                "make the ids distinct"
+            if sample.prompt not in ids and sample.prompt not in numbers:
+                numbers[sample.prompt] = next(fresh)
+            sample.prompt_id = ids.get(sample.prompt) or numbers[sample.prompt]
+        first = firsts.setdefault(sample.prompt_id, sample)
+        if first.prompt != sample.prompt:
+            refuse(
+                sample.where,
+                f"the id {sample.prompt_id!r} has another prompt than in {first.where}; "
+                "make the ids distinct",
             )
+        same = ids.setdefault(sample.prompt, sample.prompt_id)
+        if same != sample.prompt_id:
+            gone.add(sample.prompt_id)
+            sample.prompt_id = same
+        first = firsts[same]
+        if first.answer != sample.answer:
+            refuse(
+                sample.where,
+                f"the prompt has another answer than in {first.where}; keep one of them",
+            )
+        sample.group = first.group
+    return len(gone)
 
 
-def _judge(path: Path, samples: list[Sample], task: Task | None, lookup: Prompts) -> None:
-    """Rewards in {0, 1}: the log's, or else the task's verdict."""
-    rewards: Sequence[float] | np.ndarray
-    unjudged = [sample for sample in samples if sample.reward is None]
-    if unjudged and task is None:
+def _even(log: Log, samples: list[Sample], per_prompt: int | None) -> list[Sample]:
+    """The same number of samples for each prompt."""
+    counts = Counter(sample.prompt_id for sample in samples)
+    least, most = min(counts.values()), max(counts.values())
+    if per_prompt is None:
+        if least < most:
+            few = next(name for name, count in counts.items() if count == least)
+            raise UserError(
+                f"{log.name}: prompts have between {least} and {most} completions (the prompt "
+                f"{few!r} has {least}); give the same number for each, or "
+                "--per-prompt (per_prompt=) to keep as many of each"
+            )
+        return samples
+    if most < per_prompt:
         raise UserError(
-            f"{unjudged[0].where}: no reward; give a column of rewards (reward= names it), or the "
-            "task whose verifier judges"
+            f"{log.name}: no prompt has {per_prompt} completions, the most is {most}; give a "
+            "smaller --per-prompt (per_prompt=)"
         )
-    if unjudged and task is not None:
-        prompts = []
-        for sample in unjudged:
-            known = lookup.find(sample.prompt_id, sample.prompt)
-            if known is None:
-                raise UserError(
-                    f"{sample.where}: the prompt is not among those of the task {task.name}, so it "
-                    "cannot be judged; give the task that the samples were drawn for"
-                )
-            prompts.append(known)
-        texts = [sample.completion or "" for sample in unjudged]
-        if isinstance(task.verify, Verifier):
-            rewards, incidents = task.verify.judge(texts, prompts)
-            if incidents:
-                warnings.warn(
-                    f"{path}: {sum(len(one.places) for one in incidents)} completions had no "
-                    f"verdict and count as wrong; first: {incidents[0]}",
-                    stacklevel=3,
-                )
-        else:
-            rewards = [float(task.verify(*pair)) for pair in zip(texts, prompts, strict=True)]
-        for sample, value in zip(unjudged, rewards, strict=True):
-            # As in passgrad.rollouts.sampling: an answer without its stop is none.
-            cut = sample.finish_reason == "length" and task.stop is not None
-            sample.reward = 0.0 if cut else float(value)
+    taken: Counter[str | None] = Counter()
+    kept = []
     for sample in samples:
-        if sample.reward not in (0, 1):
-            raise UserError(
-                f"{sample.where}: the reward is {sample.reward:g}, and pass@k needs 0 or 1; "
-                "threshold it first, or name another column by reward="
-            )
-
-
-def _tokens(
-    path: Path,
-    samples: list[Sample],
-    tokenizer: PreTrainedTokenizerBase,
-    stop: str | None,
-    max_new_tokens: int | None,
-) -> None:
-    """Token ids where they are missing, and text where that is; the end token where it belongs."""
-    if stop is None and tokenizer.eos_token_id is None:
-        raise UserError("the tokenizer has no end token; name by stop= what ended a completion")
-    ends = (tokenizer.eos_token_id,) if stop is None else stop_ids(tokenizer, stop)
-    made, ambiguous, assumed, prompts = [], [], [], []
-    prefixes: dict[str, list[int]] = {}
-    for sample in samples:
-        if sample.prompt not in prefixes:
-            prefixes[sample.prompt] = encode(tokenizer, sample.prompt)
-        prefix = prefixes[sample.prompt]
-        if sample.prompt_ids is not None and sample.prompt_ids != prefix:
-            prompts.append(sample)
-        if sample.ids is None:
-            if not isinstance(sample.completion, str):
-                raise UserError(f"{sample.where}: no completion; give its text or its token ids")
-            ids, clear = retokenise(tokenizer, sample.prompt, sample.completion, prefix)
-            made.append(sample)
-            if not clear:
-                ambiguous.append(sample)
-            limit = sample.law.get("max_new_tokens") or max_new_tokens
-            cut = sample.finish_reason == "length" or (
-                sample.finish_reason is None and limit is not None and len(ids) >= limit
-            )
-            if sample.finish_reason is None and limit is None:
-                assumed.append(sample)
-            sample.finish_reason = "length" if cut else "stop"
-            sample.ids = ids if cut else [*ids, *ends]
-        elif any(not 0 <= one < len(tokenizer) for one in sample.ids):
-            raise UserError(
-                f"{sample.where}: a token id is outside the tokenizer's {len(tokenizer)}; "
-                "give the model that the samples were drawn from"
-            )
-        else:
-            ended = bool(sample.ids) and tuple(sample.ids[-len(ends) :]) == ends
-            if sample.finish_reason is None:
-                sample.finish_reason = "stop" if ended else "length"
-            if sample.completion is None:
-                body = sample.ids[: -len(ends)] if ended else sample.ids
-                sample.completion = tokenizer.decode(body, skip_special_tokens=False)
-        if not sample.ids:
-            raise UserError(f"{sample.where}: a completion without tokens; take it out")
-    total = len(samples)
-    texts = []
-    if made:
-        texts.append(
-            f"{len(made)} of {total} completions have no token ids and were tokenised again, which "
-            "gives other tokens where the model drew a rare spelling"
+        taken[sample.prompt_id] += 1
+        if counts[sample.prompt_id] >= per_prompt >= taken[sample.prompt_id]:
+            kept.append(sample)
+    few_count = sum(count < per_prompt for count in counts.values())
+    if len(kept) < len(samples):
+        log.doubt(
+            f"{len(kept)} of {len(samples)} completions are taken, {per_prompt} a prompt; "
+            f"{few_count} of {len(counts)} prompts have fewer and are left out"
         )
-    if ambiguous:
-        texts.append(
-            f"{len(ambiguous)} are ambiguous, since they merge with the prompt, do not read back "
-            f"as the same text, or spell a special token; first: {ambiguous[0].where}"
-        )
-    if assumed:
-        texts.append(
-            f"{len(assumed)} do not say why they ended and get an end token; max_new_tokens= tells "
-            "which were cut off"
-        )
-    if prompts:
-        texts.append(
-            f"the prompts of {len(prompts)} were other tokens for the engine than they are here; "
-            f"first: {prompts[0].where}"
-        )
-    if texts:
-        warnings.warn(f"{path}: " + "; ".join(texts), RetokenisedWarning, stacklevel=3)
+    return kept
 
 
-def retokenise(
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
-    completion: str,
-    prefix: Sequence[int] | None = None,
-) -> tuple[list[int], bool]:
-    """(ids, clear): tokens of the completion behind its prompt, and whether no other reading is in
-    sight.
-
-    It is not clear if the last token of the prompt would merge with the completion (the completion
-    is then tokenised alone), if the tokens do not read back as the same text, or if one is special.
-    """
-    prefix = encode(tokenizer, prompt) if prefix is None else list(prefix)
-    whole = encode(tokenizer, prompt + completion)
-    special = set(tokenizer.all_special_ids)
-    if whole[: len(prefix)] != prefix:
-        alone = list(tokenizer(completion, add_special_tokens=False)["input_ids"])
-        return alone, False
-    ids = whole[len(prefix) :]
-
-    def read(tokens: Sequence[int]) -> str:
-        return tokenizer.decode(
-            list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-
-    return ids, read(whole) == read(prefix) + completion and not special & set(ids)
-
-
-def _warn_of_law(path: Path, samples: Iterable[Sample]) -> None:
+def _warn_of_law(log: Log, samples: Iterable[Sample]) -> None:
     """One warning for what is known to differ from the policy, one for what is not known."""
-    samples = list(samples)
     known: dict[str, None] = {}
     unknown: dict[str, None] = {}
     for sample in samples:
-        temperature, top_p, top_k = (sample.law.get(name) for name in LAW)
-        for name in LAW:
-            if sample.law.get(name) is None:
-                unknown[name] = None
+        temperature, top_p, top_k = (sample.law.get(part) for part in LAW)
+        for part in LAW:
+            if sample.law.get(part) is None:
+                unknown[part] = None
         if temperature not in (None, 1):
             known[f"temperature {temperature:g}"] = None
         if top_p is not None and top_p < 1:
@@ -315,19 +289,16 @@ def _warn_of_law(path: Path, samples: Iterable[Sample]) -> None:
         elif sample.quantised:
             known["a quantised engine"] = None
     if known:
-        warnings.warn(
-            f"{path}: the samples are not from the policy that is differentiated "
+        log.doubt(
+            f"the samples are not from the policy that is differentiated "
             f"({', '.join(known)}), so its scores do not have mean zero under them and estimates "
-            "are biased; draw with temperature 1, top_p 1, no top_k, unquantised",
-            SamplingLawWarning,
-            stacklevel=3,
+            "are biased; draw with temperature 1, top_p 1, no top_k, unquantised"
         )
     if unknown:
-        warnings.warn(
-            f"{path}: the log does not say {', '.join(unknown)}; estimates are right only for "
-            "samples of the policy itself; say what you know by settings= and quantised=",
-            SamplingLawWarning,
-            stacklevel=3,
+        log.doubt(
+            f"the log does not say {', '.join(unknown)}; estimates are right only for "
+            "samples of the policy itself; say what you know by --settings (settings=), such as "
+            "temperature=1, top_p=1, top_k=0, quantised=false"
         )
 
 
@@ -349,7 +320,7 @@ def _table(
                 "completion": sample.completion,
                 "reward": sample.reward,
                 "logprob": sample.logprob,
-                "finish_reason": sample.finish_reason,
+                "finish_reason": sample.state,
                 "engine": sample.engine or layout,
                 "seed": None if seed is None else int(seed),
                 "temperature": sample.law.get("temperature"),

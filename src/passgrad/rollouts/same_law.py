@@ -56,7 +56,7 @@ NEGLIGIBLE: Final = 0.02
 
 # Prompts, spread over the table, and completions of each: enough to tell laws apart, at the cost of
 # a few dozen short sequences.
-_PROMPTS, _EACH, _MOST_TOKENS = 12, 8, 16384
+_PROMPTS, _EACH, MOST_TOKENS = 12, 8, 16384
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,11 @@ def compare_laws(
     rollouts: Rollouts,
     tokenizer: PreTrainedTokenizerBase,
     progress: Progress | None = None,
+    *,
+    most: int = MOST_TOKENS,
 ) -> LawComparison:
     """Compare the law of some completions with the model's, by one forward pass over each distinct
-    one of them. Always the same completions of a table.
+    one of them. Always the same completions of a table, until ``most`` tokens are read.
 
     :raises UserError: For a token that the model does not have.
     """
@@ -112,7 +114,7 @@ def compare_laws(
     progress.stage("comparing completions with the model", len(rows))
     for number, row in enumerate(rows):
         # Asked before a completion is looked at, lest long ones are left out.
-        if read > _MOST_TOKENS:
+        if read > most:
             progress.advance(len(rows) - number)
             break
         progress.advance()
@@ -145,6 +147,8 @@ def check_same_law(
     rollouts: Rollouts,
     tokenizer: PreTrainedTokenizerBase,
     progress: Progress | None = None,
+    *,
+    most: int = MOST_TOKENS,
 ) -> LawComparison:
     """:func:`compare_laws`, loud.
 
@@ -153,7 +157,7 @@ def check_same_law(
     :warns SamplingLawWarning: If they are more than :data:`WARN` off, or the tokens are likelier or
         less likely than draws of the model by more than :data:`SURPRISE` standard errors.
     """
-    found = compare_laws(model, rollouts, tokenizer, progress)
+    found = compare_laws(model, rollouts, tokenizer, progress, most=most)
     if found.gap > REFUSE:
         raise UserError(
             f"the completions are not from this model: {found}; "

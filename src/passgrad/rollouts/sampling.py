@@ -20,9 +20,16 @@ import pyarrow as pa
 import torch
 
 from passgrad.errors import UserError
-from passgrad.lm.models import is_adapter, load_tokenizer, model_ends, resolve, save_merged
+from passgrad.lm.models import (
+    is_adapter,
+    load_tokenizer,
+    model_ends,
+    resolve,
+    save_merged,
+    vocabulary_size,
+)
 from passgrad.lm.rollouts import SCHEMA, Completion, Request, Rollouts, Sampling
-from passgrad.lm.tokens import check_stops, decode, encode, single_token, stop_ids
+from passgrad.lm.tokens import check_stops, check_vocabulary, decode, encode, single_token, stop_ids
 from passgrad.progress import Progress, Silent
 from passgrad.tasks.base import Task
 from passgrad.tasks.thinking import answer_of
@@ -37,7 +44,7 @@ Engine = Literal["auto", "vllm", "transformers", "server"]
 
 
 class EngineWarning(UserWarning):
-    """Completions are drawn with another engine than the one that would be the faster."""
+    """vLLM failed, and the completions are drawn with transformers."""
 
 
 def sample(
@@ -60,8 +67,7 @@ def sample(
     :param base_url: The address of an OpenAI-compatible vLLM server that serves this model
         (:mod:`passgrad.rollouts.server_engine`). Its completions have no seed.
     :param settings: The sampling law; by default the policy itself.
-    :param progress: Told of one stage, in completions. vLLM, in a process of its own, speaks when
-        it has drawn all.
+    :param progress: Told of one stage, in completions.
     :param dtype: "float32" or "bfloat16", of weights and arithmetic; a server has its own.
     :param device: Where transformers computes; vLLM takes a GPU where there is one.
     :raises UserError: For num_samples < 1, an unknown engine, a stop that is not one token, or
@@ -74,6 +80,8 @@ def sample(
     place = resolve(model)
     tokenizer = load_tokenizer(place)
     prompts = prompt_tokens(tokenizer, task)
+    if not is_adapter(place) and (size := vocabulary_size(place)):
+        check_vocabulary(prompts, size, str(model))
     ends = end_tokens(tokenizer, task, model_ends(place, tokenizer))
     request = Request(
         place, prompts, num_samples, ends, task.max_new_tokens, settings or Sampling(),
@@ -175,34 +183,34 @@ def _draw(
         from passgrad.rollouts.vllm_engine import EngineError
 
         try:
-            drawn = _by_vllm(request)
+            drawn = _by_vllm(request, progress)
         except EngineError as error:
             problem, reason = str(error), error
         else:
-            progress.advance(len(request.prompts) * request.num_samples)
             return "vllm", drawn
     if engine == "vllm":
         raise UserError(
             f"vLLM cannot draw here: {problem}; use engine='transformers' or 'auto'"
         ) from reason
     if engine == "auto":
-        warnings.warn(
-            f"drawing with transformers, which is slower: {problem}", EngineWarning, stacklevel=3
-        )
+        text = f"drawing with transformers, which is slower: {problem}"
+        if reason is not None:
+            progress.note(text)
+        warnings.warn(text, UserWarning if reason is None else EngineWarning, stacklevel=3)
     from passgrad.rollouts.transformers_engine import draw as draw_slowly
 
     return "transformers", draw_slowly(request, progress)
 
 
-def _by_vllm(request: Request) -> list[list[Completion]]:
+def _by_vllm(request: Request, progress: Progress) -> list[list[Completion]]:
     from passgrad.rollouts.vllm_engine import draw
 
     if not is_adapter(request.model):
-        return draw(request)
+        return draw(request, progress)
     # The engine reads plain models.
     with tempfile.TemporaryDirectory(prefix="passgrad-merged-") as scratch:
         merged = save_merged(request.model, Path(scratch) / "model")
-        return draw(replace(request, model=str(merged)))
+        return draw(replace(request, model=str(merged)), progress)
 
 
 def judged(

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
-from passgrad.lm.logprobs import pack, packed_logprobs
+from passgrad.lm.logprobs import alone, pack, packed_logprobs
 from passgrad.lm.models import load_model
+from passgrad.lm.models.faults import one_line
+from passgrad.lm.packing import choose_packing
 from passgrad.lm.rollouts import Completion, Request
-from passgrad.lm.tokens import TokenizedPrompt
+from passgrad.lm.tokens import TokenizedPrompt, check_vocabulary
 from passgrad.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 # A row of a batch costs little more than a token a step while the batch is small, and waits for the
 # slowest row.
 _BATCH = 128
+# Steps of a look at the cache, and how far it may be off, in nats: rounding of either precision.
+_STEPS, _GAP, _GAP_16 = 8, 1e-3, 0.25
+# A log-probability that is as good as none.
+_LEAST = -60.0
+# What a model raises that does not know how to generate.
+_FAULTS = (ValueError, TypeError, AttributeError, IndexError, KeyError, NotImplementedError)
 # Of the work of a completion, what drawing it is; the rest is scoring it.
 _DRAWING = 0.8
 
@@ -37,7 +45,8 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
     model, _ = load_model(request.model, dtype=getattr(torch, request.dtype))
     model.to(request.device)  # type: ignore[arg-type]
     settings, ends, prompts = request.settings, request.ends, request.prompts
-    _check_vocabulary(model, request)
+    size = model.get_input_embeddings().num_embeddings
+    check_vocabulary(prompts, size, request.name or request.model)
     law = _stated(model, request)
     jobs = sorted(
         (i for i in range(len(prompts)) for _ in range(request.num_samples)),
@@ -46,6 +55,7 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
     drawn: list[list[tuple[int, ...]]] = [[] for _ in prompts]
     steps = _Steps(progress or Silent(), request.max_new_tokens)
     with torch.no_grad(), torch.random.fork_rng():
+        law.use_cache = _cache_is_right(model, request)
         torch.manual_seed(settings.seed)
         for batch in _batches(jobs, prompts):
             rows = _generate(model, [prompts[i] for i in batch], law, steps)
@@ -53,8 +63,7 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
                 drawn[i].append(_until(ids, ends))
             steps.finish()
     completions = []
-    for prompt, mine in zip(prompts, drawn, strict=True):
-        logprobs = _score(model, prompt, mine)
+    for mine, logprobs in zip(drawn, scores(model, prompts, drawn), strict=True):
         completions.append(
             [
                 Completion(ids, "stop" if ids[-1] in ends else "length", logprobs[ids])
@@ -65,15 +74,27 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
     return completions
 
 
-def _check_vocabulary(model: Any, request: Request) -> None:
-    size = model.get_input_embeddings().num_embeddings
-    largest = max(max(ids) for ids in request.prompts)
-    if largest >= size:
-        raise UserError(
-            f"the tokenizer of {request.name or request.model} gives the token {largest}, and the "
-            f"model has {size}: it has tokens that were added without resizing the model; give "
-            "prompts without them, or the tokenizer that the model was trained with"
+def _cache_is_right(model: Any, request: Request) -> bool:
+    """Whether the first steps with the states that are kept from token to token have the
+    log-probabilities of a plain pass; some models of transformers do not. Without them each token
+    reads the whole sequence again, which is slow, and right.
+    """
+    law = _stated(model, request)
+    law.max_new_tokens = min(_STEPS, request.max_new_tokens)
+    law.output_logits = law.return_dict_in_generate = True
+    prompt = max(request.prompts, key=len)
+    rows = torch.tensor([prompt] * 2, device=model.device)  # some are right in a single row alone
+    try:
+        made = model.generate(
+            input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=law
         )
+    except (RuntimeError, *_FAULTS):
+        return False
+    plain = model(input_ids=made.sequences[:, :-1], use_cache=False).logits[:, len(prompt) - 1 :]
+    kept = torch.stack(made.logits, dim=1)
+    tables = [logits.float().log_softmax(-1).clamp(min=_LEAST) for logits in (kept, plain)]
+    gap = float((tables[0] - tables[1]).abs().max())
+    return gap < (_GAP if request.dtype == "float32" else _GAP_16)
 
 
 def _stated(model: Any, request: Request) -> GenerationConfig:
@@ -107,10 +128,16 @@ def _generate(
 ) -> list[list[int]]:
     rows = torch.tensor(prompts, device=model.device)
     steps.begin(len(prompts))
-    made = model.generate(
-        input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=law,
-        stopping_criteria=[steps],
-    )  # fmt: skip
+    try:
+        made = model.generate(
+            input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=law,
+            stopping_criteria=[steps],
+        )  # fmt: skip
+    except _FAULTS as error:
+        raise UserError(
+            f"transformers cannot generate with {type(model).__name__} ({one_line(error)}); "
+            "take the engine vllm, or rollouts drawn elsewhere"
+        ) from error
     return made[:, rows.shape[1] :].tolist()
 
 
@@ -146,16 +173,24 @@ def _until(ids: list[int], ends: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(ids)
 
 
-@torch.no_grad()
-def _score(
-    model: PreTrainedModel, prompt: tuple[int, ...], completions: list[tuple[int, ...]]
-) -> dict[tuple[int, ...], float]:
-    """The log-probability of each distinct completion, in packed passes: cheaper than to keep the
-    logits of every step of every batch.
+def scores(
+    model: PreTrainedModel,
+    prompts: Sequence[tuple[int, ...]],
+    drawn: Sequence[Sequence[tuple[int, ...]]],
+) -> Iterator[dict[tuple[int, ...], float]]:
+    """The log-probabilities of the distinct completions of each prompt: cheaper than to keep the
+    logits of every step of every batch. Rows are packed where that gives what plain passes give.
     """
-    distinct = list(dict.fromkeys(completions))
-    scores: dict[tuple[int, ...], float] = {}
-    for row in pack([TokenizedPrompt(prompt, ids) for ids in distinct]):
-        for member, value in zip(row.members, packed_logprobs(model, row).tolist(), strict=True):
-            scores[distinct[member]] = value
-    return scores
+    each = [
+        [TokenizedPrompt(prompt, ids) for ids in dict.fromkeys(some)]
+        for prompt, some in zip(prompts, drawn, strict=True)
+    ]
+    together = [one for some in each for one in some]
+    packed = choose_packing(model, together, pack(together)).packed
+    for some in each:
+        scores = {}
+        for row in pack(some) if packed else alone(some):
+            with torch.no_grad():
+                values = packed_logprobs(model, row).tolist()
+            scores.update({some[i].target: v for i, v in zip(row.members, values, strict=True)})
+        yield scores

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from typing import Any
 CPU_BLOCK = 32
 
 
-def generate(request: dict[str, Any]) -> dict[str, Any]:
+def generate(request: dict[str, Any], told: Path) -> dict[str, Any]:
     """What a :class:`~passgrad.lm.rollouts.Request`, as a dictionary, asks for.
+
+    :param told: Has the number of completions so far.
 
     ``drawn``: for each prompt its completions, (token ids, finish reason, log-probability).
     ``seconds``: the wall time of ``load`` (imports and engine) and of ``generate``.
@@ -40,6 +44,8 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
         enable_prefix_caching=True,
         disable_log_stats=True,
         trust_remote_code=False,
+        # Nothing of what the model folder says about sampling and end tokens.
+        generation_config="vllm",
         **({} if torch.cuda.is_available() else on_cpu),
     )
     # The engine is seeded, not the request: the CPU sampler refuses a request with a generator of
@@ -49,6 +55,11 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
         temperature=settings["temperature"],
         top_p=settings["top_p"],
         top_k=settings["top_k"],
+        min_p=0.0,
+        repetition_penalty=1.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        min_tokens=0,
         max_tokens=request["max_new_tokens"],
         stop_token_ids=request["ends"],
         ignore_eos=True,
@@ -56,11 +67,29 @@ def generate(request: dict[str, Any]) -> dict[str, Any]:
         detokenize=False,
     )
     loaded = time.perf_counter()
-    outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], law, use_tqdm=False)
+    asked = [{"prompt_token_ids": ids} for ids in prompts]
+    outputs = engine.generate(asked, law, use_tqdm=_teller(told))
     return {
         "drawn": [[_plain(one) for one in output.outputs] for output in outputs],
         "seconds": {"load": loaded - begun, "generate": time.perf_counter() - loaded},
     }
+
+
+def _teller(told: Path) -> Any:
+    """A bar that vLLM takes, and that writes how many completions there are into a file."""
+    from tqdm import tqdm
+
+    class Teller(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "file": io.StringIO(), "mininterval": 1e9})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            if self.iterable is None:  # not while prompts are handed over
+                told.write_text(str(int(self.n)))
+            return shown
+
+    return Teller
 
 
 def _plain(output: Any) -> tuple[list[int], str, float]:
@@ -74,9 +103,11 @@ def main(asked: Path, answered: Path) -> None:
     complete.
     """
     try:
-        response = generate(json.loads(asked.read_text(encoding="utf-8")))
+        request = json.loads(asked.read_text(encoding="utf-8"))
+        response = generate(request, answered.with_name("drawn.txt"))
     # Whatever stops an engine: the caller names it and goes on with another.
     except Exception as error:
+        traceback.print_exc()
         reason = (str(error).strip().splitlines() or ["no message"])[-1]
         response = {"error": f"{type(error).__name__}: {reason[:200]}"}
     scratch = answered.with_suffix(".part")

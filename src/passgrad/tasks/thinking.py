@@ -23,14 +23,15 @@ MARKS = {
 def answer_of(completion: str, prompt: str, think: str | None = None) -> str | None:
     """The part of a completion that is judged; None for one that never came to its answer.
 
-    :param think: Behind its last occurrence the answer begins. Where the prompt ends with it, the
+    :param think: Behind its last occurrence the answer begins, at its first sign that is no white
+        space. Where the prompt ends with it, the
         thoughts are over (or left out) already, and all of the completion is the answer. Without
         it all of a completion is the answer as well, unless it opens one of :data:`MARKS`, or the
         prompt does at its end, and nothing closes it.
     """
     if think:
         if think in completion:
-            return completion.rpartition(think)[2]
+            return completion.rpartition(think)[2].lstrip()
         return completion if prompt.rstrip().endswith(think) else None
     mark = opened(completion, prompt)
     return None if mark is not None and MARKS[mark] not in completion else completion

@@ -8,6 +8,7 @@ package are imported when its path is known.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import importlib.util
 import logging
@@ -51,12 +52,20 @@ def load(spec: str) -> Any:
         module = importlib.import_module(home)
     value: Any = module
     for part in name.split("."):
+        if not hasattr(value, part):
+            raise AttributeError(_no_function(home, value, part))
         value = getattr(value, part)
     if not callable(value):
         raise TypeError(f"{name} is {type(value).__name__}, not a function")
     from passgrad.tasks.judges import adapted
 
     return adapted(value)
+
+
+def _no_function(home: str, value: Any, name: str) -> str:
+    here = [key for key, one in vars(value).items() if callable(one) and key[0] != "_"]
+    close = difflib.get_close_matches(name, here, n=1)
+    return f"{home} has no function {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
 def _math() -> Any:

@@ -28,7 +28,8 @@ _LOSSES = {
     "cispo": "divides by the number of tokens in the batch, which is random",
     "vespo": "divides by the number of tokens in the batch, which is random",
 }
-# Sampling options of transformers and vLLM, with the value at which they change nothing.
+# Sampling options of transformers and vLLM, with the value at which they change nothing. One that
+# is in neither table is not known to leave the law alone.
 _SAMPLING: Mapping[str, Any] = {
     "temperature": 1.0,
     "top_p": 1.0,
@@ -43,7 +44,36 @@ _SAMPLING: Mapping[str, Any] = {
     "no_repeat_ngram_size": 0,
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
+    "length_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "diversity_penalty": 0.0,
+    "num_beam_groups": 1,
+    "penalty_alpha": 0.0,
+    "guidance_scale": 1.0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "min_tokens": 0,
+    "renormalize_logits": False,
+    "remove_invalid_values": False,
+    "ignore_eos": False,
+    "use_beam_search": False,
+    "best_of": 1,
+    "token_healing": False,
+    "low_memory": False,
 }
+_HARMLESS = frozenset(
+    {
+        "use_cache", "cache_config", "pad_token_id", "bos_token_id", "decoder_start_token_id",
+        "return_dict_in_generate", "output_scores", "output_logits", "output_attentions",
+        "output_hidden_states", "num_return_sequences", "n", "seed", "logprobs", "prompt_logprobs",
+        "detokenize", "skip_special_tokens", "spaces_between_special_tokens", "disable_compile",
+        "compile_config", "prefill_chunk_size", "max_time_to_first_token", "output_kind",
+        "early_stopping", "return_tensors", "tokenizer",
+    }
+)  # fmt: skip
+# Values at which any option of generation does nothing.
+_NOTHING: tuple[Any, ...] = (None, [], {}, ())
 # A norm of the gradient below which clipping is the rule rather than the exception.
 _SMALL_NORM = 10.0
 
@@ -67,8 +97,10 @@ def find_biases(args: Any, kind: Kind, model: Any = None) -> list[Finding]:
 
     :param model: Looked at for dropout, if given.
     """
-    found = [*_sampling(args), *_reuse(args), *_terms(args, kind)]
+    found = [*_sampling(args), *_reuse(args), *_terms(args, kind), *_both(args)]
     found += _grpo(args) if kind == "grpo" else _rloo(args)
+    if model is not None:
+        found += _routers(args, model)
     if model is not None and not args.disable_dropout:
         found += _dropout(model)
     return found
@@ -124,8 +156,17 @@ def _sampling(args: Any) -> Iterator[Finding]:
         if not _neutral(name, value):
             yield Finding(name, value, reason)
     for name, value in _mapping(args.generation_kwargs).items():
-        if name in _SAMPLING and not _neutral(name, value):
-            yield Finding(f"generation_kwargs[{name!r}]", value, reason)
+        if name in _HARMLESS or value in _NOTHING or (name in _SAMPLING and _neutral(name, value)):
+            continue
+        yield Finding(
+            f"generation_kwargs[{name!r}]",
+            value,
+            reason if name in _SAMPLING else "is not known to leave the law of the samples alone",
+        )
+    if args.vllm_structured_outputs_regex is not None:
+        yield Finding("vllm_structured_outputs_regex", args.vllm_structured_outputs_regex, reason)
+    if args.cache_implementation == "quantized":
+        yield Finding("cache_implementation", "quantized", reason)
 
 
 def _neutral(name: str, value: Any) -> bool:
@@ -138,6 +179,40 @@ def _neutral(name: str, value: Any) -> bool:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _both(args: Any) -> Iterator[Finding]:
+    """What both trainers inherit."""
+    if args.neftune_noise_alpha is not None:
+        yield Finding(
+            "neftune_noise_alpha",
+            args.neftune_noise_alpha,
+            "adds noise to the embeddings, so another law is differentiated than sampled from",
+        )
+    if args.router_aux_loss_coef:
+        yield Finding(
+            "router_aux_loss_coef",
+            args.router_aux_loss_coef,
+            "adds a loss that balances experts; set it to 0",
+        )
+
+
+def _routers(args: Any, model: Any) -> Iterator[Finding]:
+    """The loss that balances experts at the model's own coefficient, which None takes."""
+    config = getattr(model, "config", None)
+    config = getattr(config, "text_config", None) or config
+    coefficient = getattr(config, "router_aux_loss_coef", 0.0)
+    if (
+        args.router_aux_loss_coef is None
+        and hasattr(config, "output_router_logits")
+        and coefficient
+    ):
+        yield Finding(
+            "router_aux_loss_coef",
+            None,
+            f"adds a loss that balances experts, {coefficient:g} times, as the model's "
+            "configuration says; set it to 0",
+        )
 
 
 def _reuse(args: Any) -> Iterator[Finding]:
@@ -184,6 +259,13 @@ def _grpo(args: Any) -> Iterator[Finding]:
     if args.loss_type not in EXACT_LOSSES:
         reason = _LOSSES.get(args.loss_type, "is not known to sum over tokens")
         yield Finding("loss_type", args.loss_type, f"{reason}; take 'dr_grpo'")
+    if args.importance_sampling_level != "token" and args.loss_type != "luspo":
+        yield Finding(
+            "importance_sampling_level",
+            args.importance_sampling_level,
+            "weighs all tokens of a completion by one ratio, which is the gradient of the "
+            "objective only while samples are exactly on policy",
+        )
     if args.top_entropy_quantile < 1:
         yield Finding(
             "top_entropy_quantile", args.top_entropy_quantile, "drops tokens from the score"
@@ -212,6 +294,13 @@ def _grpo(args: Any) -> Iterator[Finding]:
 
 
 def _rloo(args: Any) -> Iterator[Finding]:
+    if args.reward_clip_range is not None:
+        yield Finding(
+            "reward_clip_range",
+            args.reward_clip_range,
+            "clips the rewards, which the estimator takes as they are: clip them in their function",
+            final=True,
+        )
     if args.normalize_advantages:
         yield Finding(
             "normalize_advantages",

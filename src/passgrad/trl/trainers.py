@@ -109,13 +109,12 @@ class PassKMixin:
         self._before: Tensor | None = None
         self.conflict = RunningGram(half_life=getattr(self.plan, "half_life", 8.0))
         super().__init__(*positional, **named)
-        if not args.disable_dropout:
-            found = [
-                one
-                for one in settings.find_biases(args, self.kind, self.model)
-                if one not in self.biased
-            ]
-            self.biased += settings.enforce(found, allow_biased)
+        found = [
+            one
+            for one in settings.find_biases(args, self.kind, self.model)
+            if one not in self.biased
+        ]
+        self.biased += settings.enforce(found, allow_biased)
         self._watchers = [
             one for one in self.callback_handler.callbacks if isinstance(one, ConflictCallback)
         ]

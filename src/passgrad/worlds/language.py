@@ -11,19 +11,21 @@ on a real model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from passgrad.lm.directional import forward_mode, plain_attention
+from passgrad.errors import UserError
+from passgrad.lm.central import central_differences
+from passgrad.lm.directional import forward_mode, no_forward_mode, plain_operations
 from passgrad.lm.gram import blockwise_gram
-from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, check_packing, pack, packed_logprobs
+from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, alone, pack, packed_logprobs
+from passgrad.lm.packing import Packs, choose_packing
 from passgrad.lm.parameters import ParameterLayout
 from passgrad.lm.passes import prompt_law
-from passgrad.lm.tokens import tokenize_prompt
+from passgrad.lm.tokens import check_vocabulary, tokenize_prompt
 from passgrad.objectives import Objective
 from passgrad.tasks.base import Prompt, as_prompts
 from passgrad.worlds.base import World
@@ -43,17 +45,18 @@ class LanguageWorld(World):
     holds now. The model itself is never changed, except that it is put in evaluation mode, since
     dropout would make the success rates random.
 
-    :param model: Any causal LM of transformers; to pack, it must take its attention by name from
-        transformers or a four-dimensional attention mask.
+    :param model: Any causal LM of transformers.
     :param prompts: :class:`~passgrad.tasks.base.Prompt` objects or (context, question, answer)
         triples. Prompts with the same context share its computation.
     :param stop: What ends an answer; part of the event.
     :param masses: The prompt law D, (N,); uniform by default.
     :param token_budget: Tokens a packed row; more is fewer rows and more memory.
-    :param packed: False scores one prompt at a time, for architectures that do not honour it.
+    :param packed: "auto" packs prompts into rows where that gives what plain passes give, which is
+        measured first (``packing`` says what was found), and else scores one prompt at a time; True
+        insists, False never packs.
     :param memory_gib: What :meth:`kernel` may hold at once, in GiB.
     :raises UserError: For no prompts, a prompt whose tokens merge at a boundary (named), bad
-        masses, or a model that gives other values packed than alone.
+        masses, and ``packed=True`` for a model that gives other values packed than alone.
 
     >>> import passgrad as pg
     >>> model, tokenizer = pg.load_model("smollm2-135m")  # doctest: +SKIP
@@ -70,7 +73,7 @@ class LanguageWorld(World):
         stop: str = "\n",
         masses: Sequence[float] | Tensor | None = None,
         token_budget: int = DEFAULT_TOKEN_BUDGET,
-        packed: bool = True,
+        packed: Packs = "auto",
         memory_gib: float = 6.0,
     ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
@@ -82,19 +85,18 @@ class LanguageWorld(World):
             )
             for x in self.prompts
         ]
+        size = model.get_input_embeddings().num_embeddings
+        check_vocabulary([(*one.prefix, *one.target) for one in self.tokenized], size, "this world")
         self.masses = prompt_law(masses, len(self.prompts))
         self.layout = ParameterLayout(model)
         self.num_parameters = self.layout.num_parameters
         self.dtype = self.layout.dtype
         self.memory_gib = memory_gib
-        self._alone = [pack([one])[0] for one in self.tokenized]
-        self.rows = (
-            pack(self.tokenized, token_budget=token_budget)
-            if packed
-            else [replace(row, members=(place,)) for place, row in enumerate(self._alone)]
-        )
-        if packed:
-            self._check_packing()
+        self._alone = alone(self.tokenized)
+        rows = pack(self.tokenized, token_budget=token_budget)
+        #: how prompts are laid out, and why
+        self.packing = choose_packing(model, self.tokenized, rows, packed)
+        self.rows = rows if self.packing.packed else self._alone
 
     def own_parameters(self) -> Tensor:
         return self.layout.flatten(self.model)
@@ -128,16 +130,44 @@ class LanguageWorld(World):
         return p, rows[0]
 
     def jvp(self, theta: Tensor | Sequence[float] | None, directions: Tensor) -> Tensor:
+        """By forward mode; by central differences where the model has an operation without it."""
         named = self.layout.views(self.parameters(theta))
         result = torch.empty(len(directions), self.num_prompts, dtype=torch.float64)
-        with plain_attention(self.model):
+        try:
             for m, direction in enumerate(directions):
-                tangents = self.layout.views(self.parameters(direction))
-                for members, logprobs in self._batches():
-                    value, slope = forward_mode(logprobs, named, tangents)
-                    # d p = p d log p; the exponential is taken in float64.
-                    result[m, members] = (value.double().exp() * slope.double()).cpu()
+                result[m] = self._forward(named, direction)
+        except (NotImplementedError, RuntimeError) as error:
+            reason = no_forward_mode(self.model, error)
+            # The parameters move in place, and they may be those of the caller.
+            named = {name: one.clone() for name, one in named.items()}
+            for m, direction in enumerate(directions):
+                result[m] = self._differences(named, direction, reason)
         return result
+
+    def _forward(self, named: dict[str, Tensor], direction: Tensor) -> Tensor:
+        tangents = self.layout.views(self.parameters(direction))
+        result = torch.empty(self.num_prompts, dtype=torch.float64)
+        with plain_operations(self.model):
+            for members, logprobs in self._batches():
+                value, slope = forward_mode(logprobs, named, tangents)
+                # d p = p d log p; the exponential is taken in float64.
+                result[members] = (value.double().exp() * slope.double()).cpu()
+        return result
+
+    def _differences(self, named: dict[str, Tensor], direction: Tensor, reason: str) -> Tensor:
+        @torch.no_grad()
+        def evaluate(places: Sequence[int]) -> Tensor:
+            result = torch.empty(self.num_prompts, dtype=torch.float64)
+            for members, logprobs in self._batches():
+                result[members] = logprobs(named).double().cpu()
+            return result[list(places)]
+
+        every = range(self.num_prompts)
+        tangents = self.layout.views(self.parameters(direction))
+        found = central_differences(evaluate, len(every), named, tangents, pilot=every)
+        if found is None:
+            raise UserError(f"differences along this vector are not finite, and {reason}")
+        return evaluate(every).exp() * found.slopes
 
     def kernel(self, theta: Tensor | Sequence[float] | None = None) -> Tensor:
         def success(place: int, parameters: dict[str, Tensor]) -> Tensor:
@@ -179,21 +209,3 @@ class LanguageWorld(World):
                 for place, part in zip(slot.values(), parts, strict=True):
                     place += part
         return result, gradients
-
-    def _check_packing(self) -> None:
-        shared = [row for row in self.rows if len(row.members) > 1]
-        if not shared:
-            return
-        # The last member of the fullest row could see most that it must not; the longest sequence
-        # is the one that would meet a sliding window.
-        fullest = max(shared, key=lambda row: len(row.members))
-        longest = max(shared, key=lambda row: max(map(self._length, row.members)))
-        for row, member in {
-            (fullest, fullest.members[-1]),
-            (longest, max(longest.members, key=self._length)),
-        }:
-            tolerance = 1e-3 if self.dtype.itemsize >= 4 else 5e-2
-            check_packing(self.model, row, member, self._alone[member], tolerance)
-
-    def _length(self, member: int) -> int:
-        return self._alone[member].num_tokens

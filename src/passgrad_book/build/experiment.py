@@ -42,6 +42,10 @@ HOMES = {
     "math_conflict": "experiments.mathematics.stored",
     "math_chat": "experiments.mathematics.stored",
     "regime_map": "experiments.mathematics.stored",
+    "real_rates": "experiments.real.stored",
+    "real_run": "experiments.real.stored",
+    "published_runs": "experiments.real.stored",
+    "log_coverage": "experiments.real.stored",
     "cost_passes": "experiments.cost.stored",
     "cost_machine": "experiments.cost.stored",
 }

@@ -1,3 +1,4 @@
+import errno
 import sys
 import types
 
@@ -60,12 +61,21 @@ def test_help_teaches(call):
         assert word in out
     status, out, _ = call("measure", "--help")
     assert status == 0
-    for word in ("Example:", "--rollouts", "--resume", "math, gym:NAME", "report.html", "messages"):
+    for word in (
+        "Example:",
+        "--rollouts",
+        "--resume",
+        "last box",
+        "gym:NAME",
+        "report.html",
+        "messages",
+    ):
         assert word in " ".join(out.split())
     # Each option stands under the heading of its group.
     headings = [line for line in out.splitlines() if line.endswith(":") and line[0] != " "]
     assert headings == [
-        "Options:", "Drawing completions:", "Judging them:", "Estimating:", "The step:", "Running:",
+        "Options:", "Drawing completions:", "Completions drawn elsewhere:", "Judging them:",
+        "Estimating:", "The step:", "Running:",
     ]  # fmt: skip
     judging = out.split("Judging them:")[1].split("Estimating:")[0]
     assert "--verifier-seconds" in judging
@@ -148,3 +158,65 @@ def test_a_fault_of_the_package_is_not_hidden(monkeypatch):
     monkeypatch.setattr(doctor, "checks", fail)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         cli.main(["doctor"])
+
+
+@pytest.mark.parametrize("out", ["file/inside", "file"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "toy", "--profile", "smoke", "--no-html", "--out"],
+        ["sweep", "examples/sweep_toy.yml", "--out"],
+        ["plan"],
+    ],
+)
+def test_a_folder_that_cannot_be_is_one_line(call, tmp_path, root, monkeypatch, command, out):
+    monkeypatch.chdir(root)
+    (tmp_path / "file").write_text("not a folder")
+    status, _, err = call(*command, str(tmp_path / out))
+    assert status == 1
+    last = err.splitlines()[-1]
+    assert last.startswith(f"passgrad: {tmp_path / 'file'}")
+    assert "Traceback" not in err
+
+
+def test_errors_of_the_system_are_one_line(call, monkeypatch):
+    from passgrad_book.build import doctor
+
+    def refuse(error):
+        def checks():
+            raise error
+
+        monkeypatch.setattr(doctor, "checks", checks)
+        return call("doctor")
+
+    full = OSError(errno.ENOSPC, "No space left on device", "/some/file")
+    assert refuse(full) == (
+        1, "", "passgrad: /some/file: No space left on device; free some space on that disk\n",
+    )  # fmt: skip
+    _, _, err = refuse(PermissionError(errno.EACCES, "Permission denied", "/some/file"))
+    assert err == (
+        "passgrad: /some/file: Permission denied; name another path, or give yourself access to "
+        "it\n"
+    )
+    assert refuse(TimeoutError("too late"))[2] == "passgrad: too late (TimeoutError)\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["doctor"], "passgrad: stopped\n"),
+        (["measure", "--model", "m", "--out", "o", "--prompts", "arithmetic"], "with --resume\n"),
+    ],
+)
+def test_an_interrupt_says_how_to_go_on(call, monkeypatch, command, says):
+    from passgrad.measurement import run
+    from passgrad_book.build import doctor
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "checks", interrupted)
+    monkeypatch.setattr(run, "measure", interrupted)
+    status, _, err = call(*command)
+    assert status == 130
+    assert err.endswith(says)

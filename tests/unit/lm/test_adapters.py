@@ -285,7 +285,7 @@ def test_parts_of_an_adapter(case):
     """
     from passgrad.lm.groups import parts_of
     from passgrad.lm.head import tied_output
-    from passgrad.measurement.parts import ModelParts, estimate_parts
+    from passgrad.measurement.parts import Folding, ModelParts, estimate_parts
 
     _, passes, _ = case
     parts = parts_of(passes.layout, tied_output=tied_output(passes.model))
@@ -298,7 +298,7 @@ def test_parts_of_an_adapter(case):
     more = Completions.from_tokens(PROMPTS * 2, [[*some, some[0]] for some in DRAWN * 2])
     rewards = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [1, 1, 0, 0]]).repeat(2, 1)
     samples = ModelParts(CompletionPasses(case[0], more, rewards))
-    found = estimate_parts(samples, 2, folds=2)
+    found = estimate_parts(samples, 2, folding=Folding(2))
     inner = found.inner_product[0, 0]
     assert inner[0] != 0
     assert inner[1:3].sum() == pytest.approx(inner[0], rel=1e-10)

@@ -159,16 +159,16 @@ def test_rows_are_joined_up_to_the_budget_and_in_order(tiny_model):
     assert join(tiny_model(), rows, 1) == rows
     assert len(join(tiny_model(), rows, 55)) == 1
     # A block mask over all of them would cost the square of the row.
-    assert join(tiny_model(attn_implementation="eager"), rows, 55) == rows
+    assert join(tiny_model("gptj"), rows, 55) == rows
     assert join(tiny_model(), [], 55) == []
 
 
 def test_a_model_with_another_attention_gets_the_mask(tiny_model):
-    model = tiny_model(attn_implementation="eager")
+    model = tiny_model("gptj")
     assert not supports(model)
     [row] = pack([TokenizedPrompt((1, 2, 3, 4), (5, 6)), TokenizedPrompt((1, 2, 3, 7), (5,))])
     masks = []
-    model.model.layers[0].self_attn.register_forward_pre_hook(
+    model.transformer.h[0].attn.register_forward_pre_hook(
         lambda module, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
     )
     packed_logprobs(model, row)

@@ -8,12 +8,14 @@ import torch
 
 from passgrad.errors import UserError
 from passgrad.lm.models import (
+    adapter_doubts,
     load_model,
     load_tokenizer,
     model_ends,
     resolve,
     save_merged,
     save_model,
+    vocabulary_size,
 )
 
 IDS = torch.arange(1, 20)[None]
@@ -45,7 +47,7 @@ QUANTISED = [
     {"quant_method": "fp8", "weight_block_size": [128, 128]},
     {"quant_method": "compressed-tensors"},
     {"quant_method": "mxfp4"},
-    {"bits": 4},
+    {"bits": 4, "group_size": 64},
 ]
 
 
@@ -53,6 +55,22 @@ QUANTISED = [
 def test_quantised_weights(folder, quantised):
     edit(folder / "config.json", quantization_config=quantised)
     refused(folder, f"quantised .*{quantised.get('quant_method', 'unknown')}.* measure the model")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint8, torch.uint32])
+def test_quantised_weights_that_the_configuration_forgets(folder, dtype):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name] = tensors[name].to(dtype)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    refused(folder, f"quantised \\({name} is .*measure the model")
+
+
+def test_quantised_weights_of_mlx(folder):
+    edit(folder / "config.json", quantization={"bits": 4, "group_size": 64})
+    refused(folder, "quantised .*measure the model")
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 1234\n"
@@ -181,6 +199,14 @@ def test_end_tokens_are_those_of_all_files(folder, tiny_tokenizer):
     assert model_ends(folder, tiny_tokenizer) == (0, 7)
 
 
+def test_the_rows_of_the_embedding(folder, tmp_path, tiny_tokenizer):
+    assert vocabulary_size(folder) == len(tiny_tokenizer)
+    adapter(folder, tmp_path / "adapter")
+    assert vocabulary_size(tmp_path / "adapter") == len(tiny_tokenizer)
+    edit(folder / "config.json", text_config={"vocab_size": 99})
+    assert vocabulary_size(folder) == 99
+
+
 # --- adapters
 
 
@@ -244,6 +270,14 @@ def test_adapters_as_they_are_left(tmp_path, tiny_model, tiny_tokenizer, options
         torch.testing.assert_close(merged(input_ids=IDS).logits, wanted, atol=1e-3, rtol=1e-3)
 
 
+def test_what_is_said_about_an_adapter(folder, tmp_path):
+    adapter(folder, tmp_path / "lora")
+    adapter(folder, tmp_path / "dora", use_dora=True)
+    assert adapter_doubts(folder) == adapter_doubts(tmp_path / "lora") == []
+    [text] = adapter_doubts(tmp_path / "dora")
+    assert "not the exact derivatives" in text
+
+
 def test_several_adapters_in_one_folder(folder, tmp_path):
     wanted = adapter(folder, tmp_path / "adapters", second="other")
     with torch.no_grad():
@@ -268,8 +302,16 @@ def test_an_adapter_on_quantised_weights(folder, tmp_path):
     refused(tmp_path / "adapter", r"quantised \(bitsandbytes\)")
 
 
-def test_an_adapter_that_acts_behind_some_tokens(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alora_invocation_tokens": [1, 2]}, "acts behind some tokens alone"),
+        ({"peft_type": "PREFIX_TUNING"}, r"learned prompts \(PREFIX_TUNING\)"),
+        ({"peft_type": "ADAPTION_PROMPT"}, r"learned prompts \(ADAPTION_PROMPT\)"),
+        ({"peft_type": "LATER"}, "is a 'LATER', which peft .* does not know; upgrade peft"),
+    ],
+)
+def test_adapters_of_another_kind(folder, tmp_path, settings, message):
     adapter(folder, tmp_path / "adapter")
-    edit(tmp_path / "adapter" / "adapter_config.json", alora_invocation_tokens=[1, 2])
-    with pytest.raises(UserError, match="acts behind some tokens alone"):
-        load_model(tmp_path / "adapter")
+    edit(tmp_path / "adapter" / "adapter_config.json", **settings)
+    refused(tmp_path / "adapter", message)

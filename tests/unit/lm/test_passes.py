@@ -348,16 +348,35 @@ def test_refusals(tiny_model):
         inner_products(passes.layout, v, v, {})
 
 
-def test_a_model_that_ignores_the_packing_is_named(tiny_model):
-    model = tiny_model("gpt2", attn_implementation="eager")
+def test_a_model_that_ignores_the_packing_is_not_packed(tiny_model):
+    model = tiny_model("gptj")
     plain = model.forward
 
     def deaf(*args, attention_mask=None, logits_to_keep=0, **kwargs):
         return plain(*args, logits_to_keep=logits_to_keep, **kwargs)
 
     model.forward = deaf
-    with pytest.raises(UserError, match="does not honour a block mask; pass packed=False"):
-        CompletionPasses(model, completions(), REWARDS)
+    _, gradients = every_gradient(model)
+    passes = CompletionPasses(model, completions(), REWARDS)
+    assert not passes.packing.packed
+    assert passes.packing.gap > 0.01
+    assert "GPTJForCausalLM gives log p" in str(passes.packing)
+    c = random(3, 4)
+    close(passes.gradient(c), torch.einsum("xi,xid->d", c, gradients), 1e-6)
+    with pytest.raises(UserError, match="cannot be packed: GPTJ.*leave packed at 'auto'"):
+        CompletionPasses(model, completions(), REWARDS, packed=True)
+
+
+def test_without_a_forward_derivative_differences_are_taken(tiny_model):
+    """BLOOM has an activation with a backward derivative only."""
+    model = tiny_model("bloom", dtype="float32")
+    _, gradients = every_gradient(model)
+    passes = CompletionPasses(model, completions(), REWARDS)
+    v = random(passes.layout.num_parameters)
+    close(passes.directional(v), gradients.double() @ v, 2e-3)
+    assert passes.last_error < 1e-3
+    with pytest.raises(UserError, match="no derivative in forward mode .*; use method='central'"):
+        passes.directional(v, "forward")
 
 
 def test_differences_and_forward_mode_agree_on_a_real_model(smollm2):

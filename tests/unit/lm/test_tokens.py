@@ -3,7 +3,14 @@
 import pytest
 
 from passgrad.errors import UserError
-from passgrad.lm.tokens import check_stops, encode, stop_ids, tokenize_prompt
+from passgrad.lm.tokens import (
+    check_stops,
+    decode,
+    encode,
+    single_token,
+    stop_ids,
+    tokenize_prompt,
+)
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +113,90 @@ def test_with_the_real_tokenizer(smollm2):
         tokenize_prompt(tokenizer, "", "The capital of France is Par", "is", stop="\n", name="x")
     with pytest.raises(UserError, match="at character 1 of the prompt is tokenised as"):
         check_stops(tokenizer, "a\n\nQuestion: 1+1=2", stop="\n\n", name="x")
+
+
+WORDS = ("<eos>", "<bos>", "[gMASK]", "<sop>", "a", "b", "c")
+
+
+def marked(front=(), behind=(), words=WORDS):
+    """A tokenizer that puts these tokens in front of a text and behind it."""
+    from tokenizers import AddedToken, Tokenizer, decoders, processors
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    places = {word: place for place, word in enumerate(words)}
+    backend = Tokenizer(BPE(places, []))
+    backend.decoder = decoders.Fuse()
+    backend.add_special_tokens([AddedToken(word, special=True) for word in words[:4]])
+    if front or behind:
+        backend.post_processor = processors.TemplateProcessing(
+            single=" ".join([*front, "$A", *behind]),
+            special_tokens=[(word, places[word]) for word in {*front, *behind}],
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<bos>", eos_token="<eos>")
+
+
+@pytest.mark.parametrize(
+    ("front", "behind", "text", "wanted"),
+    [
+        (["<bos>"], [], "abc", "<bos> a b c"),
+        (["<bos>"], [], "<bos>abc", "<bos> a b c"),  # rendered from a chat template
+        (["<bos>"], [], "<bos><bos>abc", "<bos> a b c"),
+        (["<bos>"], [], "abc<bos>", "<bos> a b c <bos>"),  # a template that ends in it
+        (["<bos>"], [], "<bos>", "<bos>"),
+        (["<bos>"], ["<eos>"], "<bos>a<eos>", "<bos> a <eos>"),  # the one that was written
+        (["<bos>"], ["<eos>"], "ab", "<bos> a b"),
+        (["<bos>"], ["<bos>"], "<bos>a", "<bos> a"),
+        ([], ["<eos>"], "ab", "a b"),
+        ([], ["<eos>"], "<bos>ab", "<bos> a b"),
+        ([], [], "<bos>ab", "<bos> a b"),
+        ([], [], "ab", "a b"),
+        (["[gMASK]", "<sop>"], [], "ab", "[gMASK] <sop> a b"),
+        (["[gMASK]", "<sop>"], [], "[gMASK]<sop>ab", "[gMASK] <sop> a b"),
+        (["<bos>"], [], "", "<bos>"),
+        (["<bos>"], ["<eos>"], "", "<bos>"),
+    ],
+)
+def test_what_stands_in_front_stands_there_once(front, behind, text, wanted):
+    tokenizer = marked(front, behind)
+    assert texts(tokenizer, encode(tokenizer, text)) == wanted.split()
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_the_flag_of_a_tokenizer_is_followed(adds, tmp_path):
+    """``add_bos_token`` of tokenizer_config.json, where the file of the tokenizer has no mark."""
+    from passgrad.rollouts.sampling import prompt_tokens
+    from passgrad.tasks.base import Prompt, Task, exact_match
+
+    tokenizer = marked(["<bos>"] if adds else [])
+    tokenizer.save_pretrained(tmp_path)
+    from transformers import AutoTokenizer
+
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    task = Task("t", (Prompt("", "<bos>a", "a"), Prompt("", "a", "a")), exact_match, None, 1)
+    begin = again.bos_token_id
+    assert [ids.count(begin) for ids in prompt_tokens(again, task)] == [1, int(adds)]
+
+
+def test_ids_that_are_no_tokens_are_read_as_nothing():
+    tokenizer = marked()
+    assert decode(tokenizer, [4, 99, 5]) == "ab"
+
+    class Strict:
+        """As tokenizers in Python, which look an id up in a list."""
+
+        def get_vocab(self):
+            return {"a": 0, "b": 1}
+
+        def decode(self, ids, **options):
+            return "".join("ab"[one] for one in ids)
+
+    assert decode(Strict(), [0, 99, 1]) == "ab"
+
+
+def test_an_end_token_is_one_token():
+    tokenizer = marked()
+    assert single_token(tokenizer, "<eos>") == 0
+    for text, number in (("ab", 2), ("", 0)):
+        with pytest.raises(UserError, match=f"'{text}' is {number} tokens .* such as <eos>, "):
+            single_token(tokenizer, text)

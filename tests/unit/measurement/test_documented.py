@@ -6,8 +6,8 @@ import re
 import torch
 
 from passgrad.measurement import estimate_conflict, sample_bandit
-from passgrad.measurement.options import Drawing, Estimating, Judging, Running, Stepping
-from passgrad.measurement.parts import estimate_parts
+from passgrad.measurement.options import Drawing, Estimating, Judging, Logged, Running, Stepping
+from passgrad.measurement.parts import Folding, estimate_parts
 from passgrad.measurement.realised import TakenStep, realised_from_counts
 from passgrad.measurement.samples import bandit_steps
 from passgrad.measurement.step import predict_step
@@ -46,16 +46,16 @@ def test_columns_of_parts_and_step(root):
     taken = TakenStep(step, realised_from_counts([3] * 10, [5] * 10, 16, [1, 2]))
     heading = "`step.parquet`, a step along the gradient of one order, `--step-size`:"
     assert set(documented(root, heading)) == set(taken.to_frame().columns)
-    parts = estimate_parts(steps, 2, folds=2)
+    parts = estimate_parts(steps, 2, folding=Folding(2))
     heading = "`parts.parquet`, at the k with the most negative product in units of its error:"
     assert set(documented(root, heading)) == set(parts.to_frame().columns)
 
 
 def test_options_of_the_groups(root):
     text = (root / "book" / "measure.md").read_text().split("\n| group | options |\n", 1)[1]
-    rows = [re.findall(r"`([^`]+)`", line) for line in text.splitlines()[1:6]]
+    rows = [re.findall(r"`([^`]+)`", line) for line in text.splitlines()[1:7]]
     kinds = {"drawing": Drawing, "judging": Judging, "estimating": Estimating}
-    kinds |= {"step": Stepping, "running": Running}
+    kinds |= {"step": Stepping, "running": Running, "logged": Logged}
     assert {group: names for group, *names in rows} == {
         group: [field.name for field in dataclasses.fields(kind)] for group, kind in kinds.items()
     }

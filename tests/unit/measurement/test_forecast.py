@@ -153,8 +153,7 @@ some = Completions.from_tokens([list(range(1, 90))], [drawn])
 
 def passes(config):
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-    made = CompletionPasses(model, some, torch.zeros(some.shape), token_budget=budget, packed=False)
-    made.packed = True
+    made = CompletionPasses(model, some, torch.zeros(some.shape), token_budget=budget)
     vector = made.gradient(torch.ones(some.shape))
     made.directional(vector)
 
@@ -168,7 +167,8 @@ small = AutoConfig.for_model(
 passes(small)  # libraries are read
 base = most()
 passes(config)
-print(json.dumps([most() - base, Sizes(config, some).peak(Setting(dtype, budget, 1, False, False))]))
+taken = most() - base
+print(json.dumps([taken, Sizes(config, some).peak(Setting(dtype, budget, 1, False, False))]))
 """
 TIED = {
     "vocab_size": 32000, "hidden_size": 640, "intermediate_size": 1792, "num_hidden_layers": 12,

@@ -12,13 +12,14 @@ from passgrad.measurement.options import (
     Drawing,
     Estimating,
     Judging,
+    Logged,
     Options,
     Running,
     Stepping,
 )
 from passgrad.measurement.step import StepSize
 
-GROUPS = (Drawing, Judging, Estimating, Stepping, Running)
+GROUPS = (Drawing, Judging, Estimating, Stepping, Running, Logged)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,6 @@ def test_groups_and_names_of_other_groups_go_together():
         (Stepping(verify_step=True), {}, Stepping(verify_step=True)),
         (True, {"step_size": StepSize(3)}, Stepping(step_size=StepSize(3))),
         # It cannot be taken without being predicted.
-        (False, {"verify_step": True}, Stepping(verify_step=True)),
     ],
 )
 def test_a_step_is_a_group_a_size_or_a_yes_or_no(step, flat, expected):
@@ -128,7 +128,7 @@ def test_the_command_has_every_option_with_its_default():
         name: parameter.default for name, parameter in inspect.signature(command).parameters.items()
     }
     assert offered.pop("step") is True
-    for name in ("model", "out", "prompts", "dry_run"):
+    for name in ("model", "out", "prompts", "config", "dry_run"):
         offered.pop(name)
     assert offered == defaults
 

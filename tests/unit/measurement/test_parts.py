@@ -9,13 +9,14 @@ import torch
 from passgrad.errors import UserError
 from passgrad.estimators import get_estimator
 from passgrad.lm.completions import Completions
-from passgrad.lm.groups import HIDDEN_STATE, OUTPUT_USE
+from passgrad.lm.groups import HIDDEN_STATE, OUTPUT_USE, Part
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import ScoreSamples, estimate_conflict
-from passgrad.measurement._part_terms import part_terms
 from passgrad.measurement.crossfit import order_advantages, split_halves
 from passgrad.measurement.metric import PLAIN, Metric, shrunk
-from passgrad.measurement.parts import ModelParts, estimate_parts
+from passgrad.measurement.parts import Folding, ModelParts, Reading, estimate_parts
+from passgrad.measurement.parts.sketch import UnitSketch
+from passgrad.measurement.parts.terms import directions, part_terms
 from passgrad.measurement.store import Kept
 
 from .conftest import MASSES, exact, outcomes, vectors
@@ -46,7 +47,7 @@ def close(found, expected, rtol=1e-11, atol=1e-13):
 def test_the_parts_add_up_to_the_estimate_of_the_whole(prompts):
     samples = random_samples(num_prompts=12, seed=3)
     whole = estimate_conflict(samples, [1, 2, 4], prompts=prompts, seed=4)
-    found = estimate_parts(samples, [1, 2, 4], prompts=prompts, seed=4)
+    found = estimate_parts(samples, [1, 2, 4], reading=Reading(prompts), folding=Folding(seed=4))
     assert [part.kind for part in found.parts] == ["whole", *["layer"] * 5]
     close(found.inner_product[0, :, 0], whole.inner_product)
     close(found.inner_product[0, :, 1:].sum(-1), whole.inner_product)
@@ -57,7 +58,7 @@ def test_the_parts_add_up_to_the_estimate_of_the_whole(prompts):
 def test_the_influences_of_folds_of_one_prompt_are_those_of_prompts():
     samples = random_samples(num_prompts=12)
     whole = estimate_conflict(samples, [3], prompts="new")
-    found = estimate_parts(samples, 3, folds=100)
+    found = estimate_parts(samples, 3, folding=Folding(100))
     assert found.influence.shape == (1, 1, 6, 12)
     # Masses differ between prompts, and count as drawn with them in both.
     close(found.standard_error[0, 0, 0], whole.standard_error[0])
@@ -70,7 +71,7 @@ def test_every_part_is_unbiased_in_both_metrics(split):
     size = 4 if split == "completions" else 2
     masses = MASSES if split == "completions" else torch.full((4,), 0.25, dtype=torch.float64)
     samples, chance = outcomes(kinds, size, masses)
-    terms = part_terms(samples, [2], LOO, split, metrics=[PLAIN, ADAM], folds=2)
+    terms = part_terms(samples, [2], LOO, split, metrics=[PLAIN, ADAM], folding=Folding(2))
     one, two = (MASSES @ vectors(k) for k in (1, 2))
     mean = torch.einsum("sjrp,r->sjp", terms.inner, chance)
     norm = torch.einsum("sjrp,r->sjp", terms.norms, chance)
@@ -90,7 +91,9 @@ def test_a_metric_from_samples_kept_apart_is_independent_of_the_rest():
     generator = torch.Generator().manual_seed(1)
     keep = torch.multinomial(chance, 60_000, replacement=True, generator=generator)
     some = ScoreSamples(samples.rewards[keep], samples.scores[keep], MASSES)
-    terms = part_terms(some, [2], LOO, "completions", metrics=["estimated"], batches=2, folds=2)
+    terms = part_terms(
+        some, [2], LOO, "completions", metrics=["estimated"], folding=Folding(2, batches=2)
+    )
     one, two = (MASSES @ vectors(k) for k in (1, 2))
     values = terms.inner[0, 1, :, 1:]
     # E<g_1, P^-1 g_k> = g_1 g_k E[P^-1], exactly, with a minibatch a prompt.
@@ -180,7 +183,7 @@ def test_a_table():
 
 def test_a_run_that_was_killed_goes_on(tmp_path):
     samples = random_samples()
-    expected = estimate_parts(samples, 2, folds=3).to_frame()
+    expected = estimate_parts(samples, 2, folding=Folding(3)).to_frame()
 
     class Stop(Exception):
         pass
@@ -201,16 +204,20 @@ def test_a_run_that_was_killed_goes_on(tmp_path):
         calls += 1
         assert calls < 10
         try:
-            found = estimate_parts(breaking, 2, folds=3, kept=Kept(tmp_path))
+            found = estimate_parts(breaking, 2, folding=Folding(3), kept=Kept(tmp_path))
             finished = True
         except Stop:
             pass
     assert calls > 2
     assert found.to_frame().equals(expected)
     Breaking.left = 0
-    assert estimate_parts(breaking, 2, folds=3, kept=Kept(tmp_path)).to_frame().equals(expected)
+    assert (
+        estimate_parts(breaking, 2, folding=Folding(3), kept=Kept(tmp_path))
+        .to_frame()
+        .equals(expected)
+    )
     with pytest.raises(Stop):  # another metric is another number
-        estimate_parts(breaking, 2, folds=3, kept=Kept(tmp_path), metrics=[scaled(2.0)])
+        estimate_parts(breaking, 2, folding=Folding(3), kept=Kept(tmp_path), metrics=[scaled(2.0)])
 
 
 def scaled(factor):
@@ -218,16 +225,94 @@ def scaled(factor):
 
 
 def test_progress_counts_the_pieces(shown):
-    estimate_parts(random_samples(), 2, folds=3, progress=shown)
-    assert shown.stages == [["parts of the model at k = 2", 7, 7]]
+    estimate_parts(random_samples(), 2, folding=Folding(3), progress=shown)
+    assert shown.stages == [["parts of the model at k = 2", 6, 6]]
+
+
+@pytest.mark.parametrize("prompts", ["fixed", "new"])
+@pytest.mark.parametrize("estimator", ["pkpo-loo1", "pkpo", "centred-l2o"])
+def test_every_answer_is_in_one_gradient(prompts, estimator):
+    asked = []
+
+    class Counting(ScoreSamples):
+        def gradient(self, coefficients):
+            asked.append(coefficients != 0)
+            return super().gradient(coefficients)
+
+    samples = random_samples(num_prompts=12, n=16)
+    counting = Counting(samples.rewards, samples.scores, samples.masses)
+    estimate_parts(counting, [2, 4], estimator=estimator, reading=Reading(prompts))
+    assert torch.stack(asked).sum(0).max() == 1
+
+
+def test_directions_make_up_the_coefficients():
+    weights = torch.randn(3, 4, 5, dtype=torch.float64).round(decimals=1)
+    weights[:, 1] = weights[:, :1, 0] * torch.randn(5)  # one direction
+    weights[:, 2] = 0
+    found = list(directions(weights))
+    close(sum(q[:, None, None] * c for q, c in found), weights)
+    assert len(found) <= 1 + 10
+    assert (torch.stack([c for _, c in found]) != 0).sum(0).max() == 1
+    together = torch.stack([c for _, c in directions(weights, together=False)])
+    close(together, weights)
+
+
+def test_a_folded_unit_has_the_products_of_the_whole_one_on_average():
+    generator = torch.Generator().manual_seed(3)
+    # A heavy column, a heavy row and a low rank: what a hash that is too simple would pile up.
+    a, b = (torch.randn(90, 64, generator=generator, dtype=torch.float64) for _ in "ab")
+    heavy = torch.ones(90, 64, dtype=torch.float64)
+    heavy[:, 3] = heavy[5] = 30
+    a, b = a * heavy, (a + 2 * b) * heavy
+    found = []
+    for seed in range(300):
+        sketch = UnitSketch(["big", "small"], length=97, seed=seed)
+        one, other = (
+            sketch.fold({"big": v, "small": v[0]}, {"big": None, "small": None}) for v in (a, b)
+        )
+        found.append(sketch.products(one, other))
+    found = torch.stack(found)
+    assert one.shape == (97 + 64,)
+    close(found[:, 1], (a[0] @ b[0]).expand(300))
+    truth, length = (a * b).sum(), a.norm() * b.norm()
+    error = found[:, 0].std() / 300**0.5
+    assert abs(found[:, 0].mean() - truth) < 4 * error
+    assert found[:, 0].std() < 3 * length / 97**0.5
+
+
+def test_the_error_of_the_folding_is_in_the_interval():
+    """Noise in 2,000 directions and 499 numbers for them: far fewer than a model would have."""
+    samples = random_samples(num_prompts=60, d=2000, seed=5)
+    whole = estimate_parts(One(samples), 2)
+    folded = [
+        estimate_parts(One(samples), 2, folding=Folding(length=length)) for length in (499, 1999)
+    ]
+    for made in folded:
+        away = np.abs(made.inner_product - whole.inner_product)
+        assert (away < 2 * made.standard_error).all()
+        assert (made.standard_error > whole.standard_error).all()
+    assert (folded[1].standard_error < folded[0].standard_error).all()
+
+
+class One(ScoreSamples):
+    """All coordinates in one unit."""
+
+    def __init__(self, samples):
+        super().__init__(samples.rewards, samples.scores, samples.masses)
+
+    units = ("all",)
+    parts = (Part("whole", "all parameters", ("all",)),)
+
+    def gradient(self, coefficients):
+        return {"all": self.vector(coefficients)}
 
 
 def test_what_is_refused():
     samples = random_samples()
     with pytest.raises(UserError, match="folds is 1"):
-        estimate_parts(samples, 2, folds=1)
+        estimate_parts(samples, 2, folding=Folding(1))
     with pytest.raises(UserError, match="batches is 0"):
-        estimate_parts(samples, 2, batches=0)
+        Folding(batches=0)
     with pytest.raises(UserError, match="k = 9 is too large"):
         estimate_parts(samples, 9)
     with pytest.raises(UserError, match="lacks the parameter 3"):
@@ -293,7 +378,9 @@ def test_against_autograd(language, prompts):
         for name, p in model.named_parameters()
     }
     metrics = [PLAIN, Metric("adam", inverse)]
-    found = estimate_parts(samples, 2, prompts=prompts, metrics=metrics, folds=2)
+    found = estimate_parts(
+        samples, 2, reading=Reading(prompts), metrics=metrics, folding=Folding(2)
+    )
     table = scores(model)
     split = "completions" if prompts == "fixed" else "prompts"
     halves = split_halves(4, 4, split, seed=0)
@@ -339,7 +426,7 @@ def test_against_autograd(language, prompts):
 def test_layers_and_groups_of_a_model_add_up_to_the_whole(language):
     _, samples = language
     whole = estimate_conflict(Directional(samples.passes), [2], prompts="new")
-    found = estimate_parts(samples, 2, folds=2)
+    found = estimate_parts(samples, 2, folding=Folding(2))
     frame = found.to_frame()
     for kind in ("whole", "layer", "group"):
         total = frame[frame.kind == kind].inner_product.sum()
@@ -377,7 +464,7 @@ def test_the_metric_can_be_estimated_for_a_model(language):
     _, samples = language
     more = Completions.from_tokens(PROMPTS * 2, DRAWN * 2)
     passes = CompletionPasses(samples.passes.model, more, REWARDS.repeat(2, 1))
-    found = estimate_parts(ModelParts(passes), 2, metrics=[PLAIN, "estimated"], folds=2)
+    found = estimate_parts(ModelParts(passes), 2, metrics=[PLAIN, "estimated"], folding=Folding(2))
     assert found.metrics == ("plain", "adam, estimated")
     hidden = [part.name for part in found.parts].index("final hidden state")
     assert np.isnan(found.inner_product[1, 0, hidden])

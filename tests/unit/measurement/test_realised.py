@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.models import load_model, save_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import drawing
-from passgrad.measurement.realised import TakenStep, realised_from_counts, save_moved, verify_step
+from passgrad.measurement.realised import (
+    NewSamples,
+    TakenStep,
+    realised_from_counts,
+    save_moved,
+    verify_step,
+)
 from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepSize, predict_step
 from passgrad.objectives import PassAtK
@@ -90,7 +97,7 @@ def test_a_step_that_is_taken(measured, place, tmp_path):
     steps, prediction = measured
     before = steps.passes.layout.flatten(steps.passes.model)
     realised = verify_step(
-        prediction, steps, place, TASK, tmp_path, num_samples=1500, engine="transformers"
+        prediction, steps, place, TASK, tmp_path, samples=NewSamples(1500, "transformers")
     )
     assert torch.equal(before, steps.passes.layout.flatten(steps.passes.model))
     world = LanguageWorld(*load_model(place), PROMPTS)
@@ -108,7 +115,7 @@ def test_a_step_that_is_taken(measured, place, tmp_path):
     # The moved model is gone, and what was drawn is enough for the same numbers.
     assert not list(tmp_path.glob("*/model"))
     again = verify_step(
-        prediction, steps, place, TASK, tmp_path, num_samples=1500, engine="transformers"
+        prediction, steps, place, TASK, tmp_path, samples=NewSamples(1500, "transformers")
     )
     assert np.array_equal(again.change.value, realised.change.value)
 
@@ -116,7 +123,7 @@ def test_a_step_that_is_taken(measured, place, tmp_path):
 def test_a_step_that_was_interrupted_goes_on(measured, place, tmp_path, monkeypatch):
     steps, prediction = measured
     monkeypatch.setattr(drawing, "BLOCK", 2)
-    options = {"num_samples": 8, "engine": "transformers"}
+    options = {"samples": NewSamples(8, "transformers")}
     whole = verify_step(prediction, steps, place, TASK, tmp_path / "whole", **options)
     calls = []
 
@@ -140,13 +147,13 @@ def test_refusals(measured, place, tmp_path):
     with pytest.raises(UserError, match="prompts are given for a measurement"):
         verify_step(
             prediction, steps, place, Task("t", PROMPTS[:3], exact_match, "\n", 3), tmp_path,
-            num_samples=8,
+            samples=NewSamples(8),
         )  # fmt: skip
     with pytest.raises(UserError, match="do not show pass@4"):
-        verify_step(prediction, steps, place, TASK, tmp_path, num_samples=3)
+        verify_step(prediction, steps, place, TASK, tmp_path, samples=NewSamples(3))
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}")
-    (adapter / "adapter_model.safetensors").write_text("")
+    (adapter / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{place}"}}')
+    save_file({"weight": torch.zeros(1)}, adapter / "adapter_model.safetensors")
     with pytest.raises(UserError, match="step of an adapter"):
         save_moved(steps.passes, torch.zeros(1), 0.1, adapter, tmp_path / "moved")

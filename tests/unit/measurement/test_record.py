@@ -65,7 +65,7 @@ def test_right_answers_that_were_cut_off_are_counted():
         for t in remarks(estimate(2000), (), drawn(["stop", "stop", "length", "length", "stop"]))
         if "cut" in t
     ]
-    assert "50% of the right answers were cut off by max_new_tokens (2 of 4)" in text
+    assert "50% of the right answers were cut off by the limit of tokens (2 of 4)" in text
     ends = ["stop"] * 4 + ["length"]
     assert not [t for t in remarks(estimate(2000), (), drawn(ends)) if "cut off" in t]
 

@@ -91,15 +91,22 @@ def test_the_folder_has_tables_record_and_rollouts(made):
     assert prompts["num_correct"].tolist() == result.rollouts.num_correct.tolist()
     assert [stage[:2] for stage in shown.stages] == [
         ["reading model and prompts", 1],
+        ["loading the model", 1],
         ["drawing completions", 72000],
         ["loading the model", 1],
+        ["comparing completions with the model", 48],
         ["gradients and derivatives along them", 6],
-        ["parts of the model at k = 2", 7],
+        ["parts of the model at k = 2", 6],
         ["a step along the gradient of pass@2", 2],
         ["writing the tables", 1],
     ]
     assert all(done == pytest.approx(total) for _, total, done in shown.stages)
     assert " distinct completions of 72000, " in shown.notes[0]
+    assert shown.notes[1].startswith("rows: packed rows, at most ")
+    assert record["packing"]["packed"]
+    assert record["packing"]["compared"] > 1
+    assert record["packing"]["gap"] < 1e-4
+    assert record["law"]["gap"] < 1e-4
 
 
 def test_the_report_shows_what_was_measured(made):
@@ -150,7 +157,8 @@ def test_a_step_is_taken_and_adams_metric_read(place, tmp_path):
 
 
 def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch, recorder):
-    first = measure(place, TASK, out=tmp_path / "whole", **options())
+    asked = options(samples=256)  # enough for right answers in both halves
+    first = measure(place, TASK, out=tmp_path / "whole", **asked)
     calls = []
 
     class StopError(Exception):
@@ -163,12 +171,12 @@ def test_what_is_there_is_not_made_again(place, tmp_path, monkeypatch, recorder)
                 raise StopError
 
     with pytest.raises(StopError):
-        measure(place, TASK, out=tmp_path / "cut", progress=Stop(), **options())
+        measure(place, TASK, out=tmp_path / "cut", progress=Stop(), **asked)
     kept = sorted((tmp_path / "cut" / "passes").iterdir())
     assert len(kept) == 3
     original = drawing.sample
     monkeypatch.setattr(drawing, "sample", lambda *a, **k: calls.append(1) or original(*a, **k))
-    again = measure(place, TASK, out=tmp_path / "cut", resume=True, **options())
+    again = measure(place, TASK, out=tmp_path / "cut", resume=True, **asked)
     assert calls == []
     assert again.rollouts.table.equals(first.rollouts.table)
     np.testing.assert_array_equal(again.estimate.inner_product, first.estimate.inner_product)
@@ -286,7 +294,7 @@ def test_a_model_that_is_not_there_leaves_nothing(tmp_path):
 def test_a_folder_is_one_measurement(place, tmp_path):
     folder = tmp_path / "m"
     measure(place, TASK, out=folder, **options())
-    with pytest.raises(UserError, match="holds a measurement already: set resume"):
+    with pytest.raises(UserError, match="holds a measurement already: --resume"):
         measure(place, TASK, out=folder, **options())
     with pytest.raises(UserError, match="was begun with another samples"):
         measure(place, TASK, out=folder, resume=True, **options(samples=16))
@@ -371,5 +379,5 @@ def test_a_lack_of_memory_names_the_setting(place, tmp_path, monkeypatch):
     from passgrad.lm.passes import CompletionPasses
 
     monkeypatch.setattr(CompletionPasses, "gradient", lambda *a: torch.empty(2**55))
-    with pytest.raises(UserError, match=r"out of memory: lower token_budget \(now 99\)"):
+    with pytest.raises(UserError, match=r"out of memory: lower --token-budget .*now 99\)"):
         measure(place, TASK, out=tmp_path / "m", token_budget=99, **options())

@@ -84,7 +84,7 @@ def raise_(error):
 @pytest.mark.parametrize(
     ("fail", "message"),
     [
-        (lambda: torch.empty(2**55), "out of memory: lower x, then go on with resume"),
+        (lambda: torch.empty(2**55), "out of memory: lower x, then go on with --resume"),
         (lambda: raise_(MemoryError()), "out of memory: lower x"),
         (lambda: raise_(torch.OutOfMemoryError("CUDA out of memory")), "out of memory: lower x"),
         (lambda: raise_(OSError(errno.ENOSPC, "No space left")), "no space left on the disk of"),

@@ -9,14 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from passgrad.errors import UserError
-from passgrad.lm.rollouts import SCHEMA, Rollouts, Sampling
+from passgrad.lm.rollouts import SCHEMA, Rollouts
 from passgrad.rollouts.foreign_logs import PLAIN, RetokenisedWarning, SamplingLawWarning
-from passgrad.rollouts.foreign_rollouts import read_foreign, retokenise
+from passgrad.rollouts.foreign_rollouts import read_foreign
+from passgrad.rollouts.foreign_tokens import retokenise
 from passgrad.tasks.base import Prompt, Task, exact_match
 from passgrad.tasks.verifiers import Verifier
 
 LAW = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "quantization": "none"}
-KNOWN = {"settings": Sampling(seed=3), "quantised": False}
+KNOWN = {"settings": {**LAW, "seed": 3}}
 TASK = Task(
     "sums",
     (Prompt("", "1+1=", "2", "easy", "a"), Prompt("", "3+4=", "7", "hard", "b")),
@@ -185,11 +186,11 @@ def test_samples_of_several_steps(write, read):
     base = {"prompt": "1+1=", "completion": "2", "advantage": 0.7, "reward": 1.0}
     path = write(*(base | {"step": step} for step in (5, 6, 6)))
     assert "2 training steps (5 to 6)" in texts(read(path, **KNOWN)[1], SamplingLawWarning)[0]
-    made, caught = read(path, step=6, **KNOWN)
+    made, caught = read(path, rollout_step=6, **KNOWN)
     assert made.num_samples == 2
     assert texts(caught, SamplingLawWarning) == []
     with pytest.raises(UserError, match=r"no samples of step 7; it has the steps \[5, 6\]"):
-        read(path, step=7)
+        read(path, rollout_step=7)
 
 
 def vllm_row(key, *choices, **changes):
@@ -231,7 +232,9 @@ def test_vllm(write, read, tiny_tokenizer):
     assert rows[3]["completion"] == "3"
     assert rows[3]["finish_reason"] == "stop"
     assert four not in rows[0]["completion_ids"]
-    with pytest.raises(UserError, match="the prompt of the request 'b' is not in vLLM's output"):
+    with pytest.raises(
+        UserError, match="the prompt of the request 'b' is not in the batch's output"
+    ):
         read(path)
     requests = write(
         {"custom_id": "a", "url": "/v1/completions", "body": {
@@ -246,7 +249,7 @@ def test_vllm(write, read, tiny_tokenizer):
     assert "does not say the engine's precision;" in unknown
     assert made.table["top_k"].to_pylist() == [0, 0, 5, 5]
     assert made.table["max_new_tokens"].to_pylist() == [None, None, 4, 4]
-    with pytest.raises(UserError, match="line 1: no reward; give a column of rewards"):
+    with pytest.raises(UserError, match="line 1: no reward; name a column of rewards"):
         read(path, requests=requests)
 
 
@@ -291,7 +294,10 @@ def test_an_unknown_law_is_named(write, read, tiny_tokenizer, name):
     wanted = "the engine's precision" if name == "quantization" else name
     assert f"does not say {wanted};" in warning
     assert read(write(one), **KNOWN)[1] == []
-    hot = {"settings": Sampling(temperature=2.0, top_p=0.5, top_k=3), "quantised": True}
+    hot = {"settings": {"temperature": 2.0, "top_p": 0.5, "top_k": 3, "quantised": True}}
+    hot["settings"] = {key: hot["settings"][key] for key in hot["settings"] if key not in one}
+    if name == "quantization":
+        hot = {"settings": {"quantised": True}}
     [warning] = texts(read(write(one), **hot)[1], SamplingLawWarning)
     assert "not from the policy" in warning  # what is said is believed, and warned of
 
@@ -360,10 +366,13 @@ def test_rewards_by_the_task(write, read, tiny_tokenizer):
     ("changes", "says"),
     [
         ({"rewrad": 1}, "unknown columns 'rewrad'; the columns are prompt, messages"),
-        ({"reward": 0.5}, "line 1: the reward is 0.5, and pass@k needs 0 or 1; threshold"),
+        (
+            {"reward": 0.5},
+            "line 1: the reward is 0.5, and pass@k needs 0 or 1; say by --threshold (threshold=)",
+        ),
         ({"reward": "yes"}, "line 1: reward is 'yes'; give a number"),
-        ({"reward": None}, "line 1: no reward; give a column"),
-        ({"prompt": 3}, "line 1: prompt is int; give text or messages"),
+        ({"reward": None}, "line 1: no reward; name a column"),
+        ({"prompt": 3}, "line 1: prompt is a number; give text or messages"),
         ({"completion_ids": ["a"]}, "line 1: the token ids are no list of whole numbers"),
         ({"completion_ids": [10**6]}, "line 1: a token id is outside the tokenizer's"),
         ({"completion_ids": []}, "line 1: a completion without tokens"),

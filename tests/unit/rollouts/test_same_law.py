@@ -158,8 +158,7 @@ def test_prompts_from_all_over_the_table_and_no_more_than_needed(
     # In turns over the prompts: what was drawn twice is read once.
     for text, prompt in zip(read, [TEXTS[0], TEXTS[4], TEXTS[7]], strict=False):
         assert text.startswith(prompt)
-    monkeypatch.setattr(same_law, "_MOST_TOKENS", 1)
-    assert compare_laws(model, own, tokenizer, shown).completions == 1
+    assert compare_laws(model, own, tokenizer, shown, most=1).completions == 1
     assert shown.stages == [["comparing completions with the model", 6, 6]]
 
 

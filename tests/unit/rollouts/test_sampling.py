@@ -1,10 +1,12 @@
 """Completions from both engines: one kind of table, one law."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import torch
@@ -276,7 +278,7 @@ def test_auto_falls_back_and_says_why(small, monkeypatch):
     ],
 )
 def test_a_worker_that_dies_is_replaced(small, monkeypatch, returncode, response, reason):
-    def run(command, **options):
+    def run(command, output, watch):
         if response:
             with open(command[-1], "w") as file:
                 json.dump(response, file)
@@ -291,6 +293,102 @@ def test_a_worker_that_dies_is_replaced(small, monkeypatch, returncode, response
     assert set(drawn.table["engine"].to_pylist()) == {"transformers"}
     with pytest.raises(UserError, match=f"vLLM cannot draw here: {reason}"):
         sample(small, tiny_task(), num_samples=2, engine="vllm")
+
+
+#: the end of what vLLM says when its engine's own process fails
+SAID = """\
+(EngineCore pid=7) ERROR 11-30 15:31:02 [core.py:1140] Traceback (most recent call last):
+(EngineCore pid=7) ERROR 11-30 15:31:02 [core.py:1140]     raise ValueError(
+(EngineCore pid=7) ERROR 11-30 15:31:02 [core.py:1140] ValueError: No memory for the cache blocks.
+Traceback (most recent call last):
+  File "worker.py", line 1, in main
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+NO_CAUSE = "RuntimeError: Engine core initialization failed. See root cause above."
+
+
+@pytest.mark.parametrize("answer", [{"error": NO_CAUSE}, None])
+def test_the_reason_of_the_engines_own_process_is_kept_and_named(
+    small, tmp_path, monkeypatch, answer
+):
+    def run(command, output, watch):
+        output.write_text(SAID)
+        if answer:
+            pathlib.Path(command[-1]).write_text(json.dumps(answer))
+        return 1
+
+    monkeypatch.setattr(sampling, "vllm_problem", lambda: None)
+    monkeypatch.setattr(vllm_engine, "_run", run)
+    kept = tmp_path / "folder" / "said.log"
+    request = Request(str(small), ((1,),), 1, (4,), 2)
+    with (
+        vllm_engine.output_kept_in(kept),
+        pytest.raises(
+            EngineError, match=rf"^ValueError: No memory for the cache blocks \(all .* in {kept}\)$"
+        ),
+    ):
+        vllm_engine.draw(request)
+    assert kept.read_text() == SAID
+    with pytest.raises(EngineError, match="^ValueError: No memory for the cache blocks$"):
+        vllm_engine.draw(request)
+
+
+def test_a_worker_is_watched(processes, tmp_path, monkeypatch, shown):
+    """It tells what it has, and that it has nothing yet."""
+    monkeypatch.setattr(vllm_engine, "_LOOK", 0.05)
+    monkeypatch.setattr(vllm_engine, "_SILENCE", 0.2)
+    told = tmp_path / "drawn.txt"
+    code = (
+        "import pathlib, sys, time\nfile = pathlib.Path(sys.argv[1])\ntime.sleep(1)\n"
+        "file.write_text('3')\ntime.sleep(1)\nfile.write_text('8')\ntime.sleep(1)"
+    )
+    shown.stage("drawing completions", 8)
+    watch = vllm_engine._Watch(told, shown)
+    assert vllm_engine._run([sys.executable, "-c", code, str(told)], None, watch) == 0
+    assert shown.stages == [["drawing completions", 8, 8]]
+    assert "vLLM starts, or draws" in shown.notes[0]
+    assert "no further prompt done yet" in shown.notes[-1]
+
+
+def test_what_a_worker_says_is_caught(processes, tmp_path):
+    code = "import sys; print('one'); print('two', file=sys.stderr)"
+    assert vllm_engine._run([sys.executable, "-c", code], tmp_path / "said") == 0
+    assert sorted((tmp_path / "said").read_text().split()) == ["one", "two"]
+
+
+def test_vllm_is_told_every_part_of_the_law(monkeypatch, tmp_path, capfd):
+    """And to leave the model folder's own alone; it tells how far it is."""
+    told = {}
+
+    class LLM:
+        def __init__(self, **options):
+            told.update(options)
+
+        def generate(self, prompts, law, use_tqdm):
+            told.update(vars(law))
+            # As vLLM uses it: around the prompts, and for what is done.
+            assert list(use_tqdm(prompts, desc="Rendering prompts")) == list(prompts)
+            assert not (tmp_path / "drawn.txt").exists()
+            bar = use_tqdm(total=1, desc="Processed prompts", dynamic_ncols=True, postfix="")
+            assert bar.format_dict["elapsed"] >= 0
+            bar.postfix = "est. speed"
+            bar.update(3)
+            bar.refresh()
+            bar.close()
+            return []
+
+    module = types.ModuleType("vllm")
+    module.LLM, module.SamplingParams = LLM, types.SimpleNamespace
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    request = Request("m", ((1, 2),), 3, (4, 5), 6, Sampling(temperature=0.5, top_p=0.9, top_k=7))
+    vllm_worker.generate(dataclasses.asdict(request), tmp_path / "drawn.txt")
+    assert (tmp_path / "drawn.txt").read_text() == "3"
+    assert capfd.readouterr() == ("", "")
+    assert told["generation_config"] == "vllm"
+    assert (told["temperature"], told["top_p"], told["top_k"]) == (0.5, 0.9, 7)
+    assert (told["min_p"], told["repetition_penalty"], told["min_tokens"]) == (0, 1, 0)
+    assert told["stop_token_ids"] == (4, 5)
+    assert told["ignore_eos"]
 
 
 #: a worker that starts a process of its own, as vLLM does, and says who that is
@@ -362,7 +460,7 @@ def test_the_worker_answers_errors_too(tmp_path, monkeypatch):
     asked, answered = tmp_path / "request.json", tmp_path / "response.json"
     asked.write_text("{}")
 
-    def fail(request):
+    def fail(request, told):
         raise RuntimeError("first line\nthe reason")
 
     monkeypatch.setattr(vllm_worker, "generate", fail)
@@ -427,6 +525,7 @@ def test_a_model_without_any_end_is_refused(tiny_model, make_tokenizer, tmp_path
     tokenizer = make_tokenizer("ab=\n")
     model = tiny_model(tokenizer=tokenizer, dtype="float32")
     tokenizer.eos_token = None
+    model.config.eos_token_id = model.generation_config.eos_token_id = None
     place = save_model(model, tokenizer, tmp_path / "model")
     with pytest.raises(UserError, match="has no stop and the model no end token"):
         sample(place, tiny_task(stop=None), num_samples=1, engine="transformers")

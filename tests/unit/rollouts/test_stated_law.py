@@ -92,6 +92,19 @@ def test_nor_do_all_fields_together(plain, asks):
     assert draws(asks(json.dumps({field: HOSTILE.get(field, 7) for field in fields()}))) == plain
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_nor_does_the_model_config(folder, plain):
+    """Where older models keep how they generate."""
+    file = folder / "config.json"
+    kept = file.read_text()
+    asks = {"repetition_penalty": 3.0, "temperature": 0.2, "do_sample": False, "top_k": 2}
+    file.write_text(json.dumps(json.loads(kept) | asks | {"max_length": 3, "num_beams": 2}))
+    try:
+        assert draws(folder) == plain
+    finally:
+        file.write_text(kept)
+
+
 def test_first_tokens_have_the_frequencies_of_the_model(asks):
     """Under the stated law, where the folder asks for another."""
     place = asks(json.dumps({"temperature": 0.5, "top_k": 3, "repetition_penalty": 1.5}))
@@ -175,3 +188,66 @@ def test_a_tokenizer_that_is_larger_than_the_model(make_tokenizer, tiny_model, t
     task = Task("t", (Prompt("", "abcd", "a", "", "one"),), exact_match, "\n", 4)
     with pytest.raises(UserError, match=r"gives the token 6, and the model has 5: .*resizing"):
         sample(place, task, num_samples=2, engine="transformers")
+    from passgrad.worlds.language import LanguageWorld
+
+    with pytest.raises(UserError, match=r"of this world gives the token 6, and the model has 5"):
+        LanguageWorld(load_model(place)[0], large, task.prompts)
+
+
+# --- models whose states from token to token are not those of a plain pass
+
+
+def other_model(name, tokenizer, place, **sizes):
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=len(tokenizer), eos_token_id=0, bos_token_id=0, **sizes
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = getattr(transformers, f"{name}ForCausalLM")(config)
+        for parameter in model.parameters():
+            parameter.data.normal_(0, 0.3)
+    return save_model(model, tokenizer, place)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "sizes", "cached"),
+    [
+        ("Rwkv", {"hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}, False),
+        (
+            "Mistral",
+            {
+                "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48,
+                "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 4,
+            },
+            True,
+        ),
+    ],
+)  # fmt: skip
+def test_each_step_has_the_law_of_a_plain_pass(
+    name, sizes, cached, make_tokenizer, tmp_path, monkeypatch
+):
+    """The states are used where they are right, and left out where not."""
+    from transformers import GenerationMixin
+
+    place = other_model(name, make_tokenizer("ab=\n"), tmp_path / "model", **sizes)
+    steps, asked = [], []
+    original = GenerationMixin.generate
+
+    def generate(self, input_ids, generation_config, **options):
+        generation_config.output_logits = generation_config.return_dict_in_generate = True
+        made = original(self, input_ids=input_ids, generation_config=generation_config, **options)
+        asked.append(generation_config.use_cache)
+        plain = self(input_ids=made.sequences[:, :-1], use_cache=False).logits
+        kept = torch.stack(made.logits, 1)
+        gap = kept.log_softmax(-1) - plain[:, input_ids.shape[1] - 1 :].log_softmax(-1)
+        steps.append(float(gap.abs().max()))
+        return made if "stopping_criteria" not in options else made.sequences
+
+    monkeypatch.setattr(GenerationMixin, "generate", generate)
+    draws(place, 4)
+    assert set(asked[1:]) == {cached}
+    assert (steps[0] < 1e-3) == cached
+    assert max(steps[1:]) < 1e-3

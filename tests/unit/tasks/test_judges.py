@@ -124,6 +124,11 @@ def test_other_parameters_are_refused_before_anything_is_judged(file, name, says
     assert "\n" not in str(caught.value)
 
 
+def test_a_misspelt_function_gets_a_hint(file):
+    with pytest.raises(UserError, match=r"no function 'rewards'; did you mean 'reward'\?"):
+        Verifier(f"{file}:rewards").check([PROMPT])
+
+
 def test_a_function_that_lacks_something_is_refused_and_one_that_may_fail_is_not(file):
     with Verifier(f"{file}:lacks") as verifier, pytest.raises(UserError, match="'missing_name'"):
         verifier.check([PROMPT])

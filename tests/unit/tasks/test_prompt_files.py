@@ -102,11 +102,10 @@ def test_a_begin_token_stands_once(write, chat_tokenizer):
         ('{"prompt": "a", "prompt": "b", "answer": "c"}', "'prompt' stands twice"),
         (b'{"prompt": "\xff", "answer": "b"}', "byte 13 is not UTF-8; convert"),
         ('{"prompt": "\\ud800", "answer": "b"}', "half of a surrogate"),
-        (GOOD | {"answr": 1, "solution": 2}, "unknown columns 'answr', 'solution'; .*prompt, mess"),
+        (GOOD | {"answr": 1, "hint": 2}, "unknown columns 'answr', 'hint'; .*prompt, mess"),
         ({"answer": "2"}, "no prompt; give prompt .text. or messages"),
         ({"prompt": "", "answer": "2"}, "prompt is empty"),
         ({"prompt": 3, "answer": "2"}, "prompt is a number; give text"),
-        ({"prompt": CHAT, "answer": "2"}, "prompt is a list; give text, and a chat as messages"),
         (GOOD | {"messages": CHAT}, "both prompt and messages"),
         ({"prompt": "a"}, "no answer"),
         ({"prompt": "a", "answer": None}, "no answer"),
@@ -135,9 +134,11 @@ def test_faults_name_the_line_and_the_remedy(write, chat_tokenizer, row, says):
 
 def test_ids_are_distinct(write):
     with pytest.raises(UserError, match="line 3: the id 'a' stands on line 1 too"):
-        read_prompts(write(GOOD | {"id": "a"}, GOOD, GOOD | {"id": "a"}))
+        read_prompts(
+            write(GOOD | {"id": "a"}, GOOD | {"prompt": "c"}, GOOD | {"prompt": "b", "id": "a"})
+        )
     with pytest.raises(UserError, match="line 2: the id '2' stands on line 1 too"):
-        read_prompts(write(GOOD | {"id": 2}, GOOD))
+        read_prompts(write(GOOD | {"id": 2}, GOOD | {"prompt": "c"}))
 
 
 def test_a_chat_needs_a_template(write, make_tokenizer):

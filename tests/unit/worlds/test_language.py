@@ -377,25 +377,30 @@ def test_a_double_newline_is_another_token_behind_a_text(smollm2):
     assert LanguageWorld(model, tokenizer, [("a\nb: 1+1=2\n", "c: 2+2=", "4")]).success() > 0
 
 
-def test_a_model_that_ignores_the_mask_is_refused(tiny_model, tiny_tokenizer):
-    """Packed it is refused; alone, the same model is scored."""
+def test_a_model_that_ignores_the_mask_is_scored_alone(tiny_model, tiny_tokenizer):
+    """Packed it is refused; by itself, the world does not pack it."""
     from transformers import LlamaForCausalLM
 
     class Ignores(LlamaForCausalLM):
+        _supports_attention_backend = False
+
         def forward(self, input_ids=None, attention_mask=None, **options):
             return super().forward(input_ids=input_ids, **options)
 
     source = tiny_model(dtype="float32")
     model = Ignores(source.config)
     model.load_state_dict(source.state_dict())
-    model.set_attn_implementation("eager")  # the shared-prefix attention needs no mask
-    refused("Ignores gives log p = .* packed and .* alone", model, tiny_tokenizer, PROMPTS)
-    alone = LanguageWorld(model, tiny_tokenizer, PROMPTS, packed=False)
-    expected = LanguageWorld(source, tiny_tokenizer, PROMPTS).log_success()
-    torch.testing.assert_close(alone.log_success(), expected, atol=1e-5, rtol=0)
+    refused("Ignores gives log p = .* packed and .* alone", model, tiny_tokenizer, PROMPTS,
+            packed=True)  # fmt: skip
+    world = LanguageWorld(model, tiny_tokenizer, PROMPTS)
+    assert "one sequence a row, because Ignores gives log p" in str(world.packing)
+    expected = LanguageWorld(source, tiny_tokenizer, PROMPTS)
+    assert expected.packing.packed
+    assert expected.packing.compared >= 2
+    torch.testing.assert_close(world.log_success(), expected.log_success(), atol=1e-5, rtol=0)
 
 
-def test_a_model_without_position_ids_is_refused(tiny_model, tiny_tokenizer):
+def test_a_model_without_position_ids_is_scored_alone(tiny_model, tiny_tokenizer):
     from transformers import LlamaForCausalLM
 
     class Counts(LlamaForCausalLM):
@@ -407,18 +412,17 @@ def test_a_model_without_position_ids_is_refused(tiny_model, tiny_tokenizer):
     source = tiny_model(dtype="float32")
     model = Counts(source.config)
     model.load_state_dict(source.state_dict())
-    refused("Counts does not take a block mask", model, tiny_tokenizer, PROMPTS)
-    alone = LanguageWorld(model, tiny_tokenizer, PROMPTS, packed=False)
+    refused("Counts does not take packed rows", model, tiny_tokenizer, PROMPTS, packed=True)
+    world = LanguageWorld(model, tiny_tokenizer, PROMPTS)
     expected = LanguageWorld(source, tiny_tokenizer, PROMPTS)
-    torch.testing.assert_close(alone.log_success(), expected.log_success(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(world.log_success(), expected.log_success(), atol=1e-5, rtol=0)
     weights = random(1, 6)
-    rows, others = alone.vjp(None, weights)[1], expected.vjp(None, weights)[1]
+    rows, others = world.vjp(None, weights)[1], expected.vjp(None, weights)[1]
     torch.testing.assert_close(rows, others, atol=1e-5, rtol=0)
     assert rows.abs().max() > 1e-3
 
 
-def test_a_sliding_window_is_noticed(tiny_tokenizer):
-    """A block mask replaces the window of such a model: packed values would be another model's."""
+def test_a_sliding_window_is_honoured(tiny_tokenizer):
     import transformers
 
     config = transformers.MistralConfig(
@@ -429,9 +433,24 @@ def test_a_sliding_window_is_noticed(tiny_tokenizer):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = transformers.MistralForCausalLM(config).double().eval()
-    refused("MistralForCausalLM gives log p", model, tiny_tokenizer, PROMPTS)
+    world = LanguageWorld(model, tiny_tokenizer, PROMPTS)
+    assert world.packing.packed
     alone = LanguageWorld(model, tiny_tokenizer, PROMPTS, packed=False)
-    assert (alone.success() > 0).all()
+    values = world.log_success()
+    torch.testing.assert_close(values, alone.log_success(), atol=1e-6, rtol=0)
+    model.config.sliding_window = None
+    assert (world.log_success() - values).abs().max() > 0.1
+
+
+def test_without_a_forward_derivative_differences_are_taken(tiny_model, tiny_tokenizer):
+    """BLOOM has an activation with a backward derivative only."""
+    world = LanguageWorld(tiny_model("bloom", dtype="float32"), tiny_tokenizer, PROMPTS)
+    theta = world.own_parameters().clone()
+    direction = random(1, world.num_parameters).float()
+    expected = world.vjp(None, torch.eye(6))[1].double() @ direction[0].double()
+    found = world.jvp(theta, direction)[0]
+    assert (found - expected).norm() < 5e-3 * expected.norm()
+    assert torch.equal(theta, world.own_parameters())
 
 
 def test_the_embedding_of_a_padding_token_in_a_prompt_has_a_derivative(tiny_model, tiny_tokenizer):

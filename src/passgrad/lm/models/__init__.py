@@ -15,14 +15,22 @@ from passgrad.lm.models.embedded import (
     folder,
     is_fetched,
 )
-from passgrad.lm.models.ends import closing_token, loaded_ends, model_ends
-from passgrad.lm.models.folders import base_of, has_tokenizer, is_adapter, resolve, weights_sha256
+from passgrad.lm.models.ends import closing_token, loaded_ends, model_ends, vocabulary_size
+from passgrad.lm.models.folders import (
+    adapter_doubts,
+    base_of,
+    has_tokenizer,
+    is_adapter,
+    resolve,
+    weights_sha256,
+)
 from passgrad.lm.models.loading import load_model, load_tokenizer, save_merged, save_model
 
 __all__ = [
     "CACHE_VARIABLE",
     "MODELS",
     "EmbeddedModel",
+    "adapter_doubts",
     "base_of",
     "cache_dir",
     "check",
@@ -39,5 +47,6 @@ __all__ = [
     "resolve",
     "save_merged",
     "save_model",
+    "vocabulary_size",
     "weights_sha256",
 ]

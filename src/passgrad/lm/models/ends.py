@@ -1,4 +1,4 @@
-"""What ends a model's answer."""
+"""What a model's files declare: the tokens that end an answer, and how many there are."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ def loaded_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> t
     """:func:`model_ends` of a model that is loaded."""
     parts = (model.config, getattr(model, "generation_config", None))
     return _declared(tokenizer, (part.to_dict() for part in parts if part is not None))
+
+
+def vocabulary_size(name: str | Path) -> int:
+    """Rows of the model's embedding, as its configuration says; 0 where it does not. They may be
+    more than the tokenizer has tokens.
+    """
+    place = resolve(name)
+    if is_adapter(place):
+        return vocabulary_size(base_of(place))
+    config = read_json(Path(place, CONFIG))
+    inner = config.get("text_config")
+    said = {**config, **(inner if isinstance(inner, dict) else {})}.get("vocab_size")
+    return said if isinstance(said, int) else 0
 
 
 def closing_token(tokenizer: PreTrainedTokenizerBase) -> int | None:

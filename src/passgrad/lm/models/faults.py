@@ -16,6 +16,9 @@ CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*.pth")
 
+# How tensors end that hold packed weights.
+_PACKED = ("weight", "qweight", "weight_packed", "_blocks")
+
 # What git leaves in place of a large file: of git-lfs and of git-annex.
 _POINTERS = (b"version https://git-lfs", b"/annex/objects/", b"../.git/annex/")
 
@@ -66,14 +69,10 @@ def check_config(place: Path) -> None:
         code of the model's own, and a model that is no causal language model.
     """
     config = read_json(place / CONFIG)
-    quantised = config.get("quantization_config")
+    quantised = config.get("quantization_config") or config.get("quantization")  # of MLX
     if quantised:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else None
-        raise UserError(
-            f"the weights in {place} are quantised ({method or 'by an unknown method'}), and "
-            "gradients need them whole; measure the model that they were made from, or its "
-            "dequantised copy (model.dequantize() of transformers, then save_pretrained)"
-        )
+        raise _quantised(place, method or "by an unknown method")
     kind = config.get("model_type")
     if not isinstance(kind, str):
         raise UserError(
@@ -142,18 +141,31 @@ def check_weights(place: Path) -> None:
         check_safetensors(place / name)
 
 
+def _quantised(place: Path, how: str) -> UserError:
+    return UserError(
+        f"the weights in {place} are quantised ({how}), and gradients need them whole; measure "
+        "the model that they were made from, or a copy of it in bfloat16 or float32"
+    )
+
+
 def check_safetensors(file: Path) -> None:
-    """Refuse a file that is no whole safetensors file."""
+    """Refuse a file that is no whole safetensors file, and one with quantised tensors, which a
+    configuration may forget to mention.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="pt"):
-            pass
+        with safe_open(file, framework="pt") as tensors:
+            kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{file} is no whole safetensors file ({one_line(error, 100)}); copy or download it "
             "again"
         ) from error
+    for name, kind in kinds.items():
+        packed = kind in ("U8", "I8", "I32", "U32") and name.endswith(_PACKED)
+        if packed or kind.startswith(("F8", "F6", "F4")):
+            raise _quantised(file.parent, f"{name} is {kind}")
 
 
 def _no_weights(place: Path) -> UserError:

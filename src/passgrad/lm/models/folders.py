@@ -75,6 +75,17 @@ def base_of(adapter: str | Path) -> str:
     return named
 
 
+def adapter_doubts(name: str | Path) -> list[str]:
+    """What a reader has to know about derivatives along the parameters of an adapter."""
+    place = Path(resolve(name))
+    if not is_adapter(place) or not read_json(place / ADAPTER).get("use_dora"):
+        return []
+    return [
+        "The adapter is a DoRA one, and peft holds the norms of its columns fixed in backward "
+        "passes: the gradients are those that its training follows, not the exact derivatives."
+    ]
+
+
 def resolve(name: str | Path) -> str:
     """The local folder that a model's name stands for; what is not here yet is fetched.
 
@@ -119,6 +130,7 @@ def _checked(place: Path) -> str:
         if not (place / ADAPTER_WEIGHTS).is_file():
             raise UserError(f"{place} has no {ADAPTER_WEIGHTS}; save the adapter as safetensors")
         check_safetensors(place / ADAPTER_WEIGHTS)
+        _check_kind(place)
         resolve(base_of(place))
         return str(place)
     if not (place / CONFIG).is_file() or not has_weights(place):
@@ -133,6 +145,31 @@ def _checked(place: Path) -> str:
     check_config(place)
     check_weights(place)
     return str(place)
+
+
+def _check_kind(place: Path) -> None:
+    """Refuse an adapter that is not a change of the base's layers at every token."""
+    import peft
+
+    settings = read_json(place / ADAPTER)
+    kind = settings.get("peft_type")
+    kinds = {one.value: config for one, config in peft.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    known = kinds.get(str(kind))
+    if known is None:
+        raise UserError(
+            f"the adapter in {place} is a {kind!r}, which peft {peft.__version__} does not know; "
+            "upgrade peft, or merge the adapter into its base where it was trained"
+        )
+    if issubclass(known, peft.PromptLearningConfig) or kind == "ADAPTION_PROMPT":
+        raise UserError(
+            f"the adapter in {place} is one of learned prompts ({kind}), which has no place in the "
+            "layers; give a LoRA one"
+        )
+    if settings.get("alora_invocation_tokens"):
+        raise UserError(
+            f"the adapter in {place} acts behind some tokens alone (alora_invocation_tokens), "
+            "which is not supported; give a LoRA adapter without them"
+        )
 
 
 def _models_inside(place: Path) -> list[Path]:

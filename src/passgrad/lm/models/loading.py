@@ -13,9 +13,8 @@ import torch
 
 from passgrad.errors import UserError
 from passgrad.lm.models.embedded import MODELS, quiet
-from passgrad.lm.models.faults import check_pointers, one_line, read_json, tokenizer_fault
+from passgrad.lm.models.faults import check_pointers, one_line, tokenizer_fault
 from passgrad.lm.models.folders import (
-    ADAPTER,
     ADAPTER_WEIGHTS,
     base_of,
     has_tokenizer,
@@ -68,8 +67,8 @@ def load_model(
     # RuntimeError is what weights of another shape raise; a configuration whose values have
     # another type raises nearly anything.
     except (
-        OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError,
-        SafetensorError,
+        OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError,
+        ArithmeticError, SafetensorError,
     ) as error:  # fmt: skip
         raise UserError(
             f"cannot load the model {str(name)!r}: {one_line(error)}; give one of "
@@ -81,7 +80,17 @@ def load_model(
             f"the weights of {str(name)!r} lack {', '.join(sorted(report['missing_keys'])[:3])}; "
             "give a complete model"
         )
+    with_caps(model)
     return model.eval(), tokenizer
+
+
+def with_caps(model: PreTrainedModel) -> None:
+    """Models that cap the scores of attention run "eager": "sdpa" leaves the cap out, and is then
+    another model than the one that was trained and that vLLM draws from.
+    """
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None) and config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def _generation(place: str) -> GenerationConfig | None:
@@ -104,11 +113,6 @@ def _with_adapter(place: str, dtype: torch.dtype) -> tuple[PeftModel, Any]:
     from peft import PeftModel
     from safetensors import SafetensorError
 
-    if read_json(Path(place, ADAPTER)).get("alora_invocation_tokens"):
-        raise UserError(
-            f"the adapter in {place} acts behind some tokens alone (alora_invocation_tokens), "
-            "which is not supported; give a LoRA adapter without them"
-        )
     base, tokenizer = load_model(base_of(place), dtype=dtype)
     _fit_vocabulary(base, place)
     try:
@@ -119,7 +123,7 @@ def _with_adapter(place: str, dtype: torch.dtype) -> tuple[PeftModel, Any]:
                 base, place, is_trainable=True, autocast_adapter_dtype=False
             )
     except (
-        OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError,
+        OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError,
         UserWarning, SafetensorError,
     ) as error:  # fmt: skip
         raise UserError(

@@ -48,10 +48,7 @@ def pace_of(model: PreTrainedModel, completions: Completions, token_budget: int)
         tuple(completions.sequences[i] for i in row.members),
         torch.arange(len(row.members))[None], ("timed",),
     )  # fmt: skip
-    passes = CompletionPasses(
-        model, some, torch.zeros(some.shape), token_budget=budget, packed=False
-    )
-    passes.packed = True
+    passes = CompletionPasses(model, some, torch.zeros(some.shape), token_budget=budget)
 
     def timed(function: Callable[[], object]) -> float:
         seconds: list[float] = []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.distributed import Processes, processes
-from passgrad.lm.logprobs import Packed, join
 from passgrad.lm.models import is_adapter, load_model, load_tokenizer, resolve
 from passgrad.lm.tokens import encode
 from passgrad.measurement.estimate import estimate_conflict
@@ -21,7 +20,7 @@ from passgrad.measurement.forecast.clock import Pace, pace_of
 from passgrad.measurement.forecast.counted import Counted
 from passgrad.measurement.forecast.memory import Setting, Sizes
 from passgrad.measurement.options import Drawing, Estimating, Judging, Options, Running, Stepping
-from passgrad.measurement.parts import estimate_parts
+from passgrad.measurement.parts import Folding, Reading, estimate_parts
 from passgrad.measurement.prompts import GivenPrompts
 from passgrad.measurement.run import Work, folds_of, plan_measurement
 from passgrad.measurement.step import StepSize, predict_step
@@ -206,17 +205,17 @@ def _count(
     options = plan.options
     estimating, seed = options.estimating, options.drawing.seed
 
-    def rows(members: Sequence[int]) -> list[Packed]:
-        return join(sizes.model, completions.rows(members, token_budget=budget), budget)
-
     masses = torch.full((len(rewards),), 1 / len(rewards), dtype=torch.float64)
-    counted = Counted(completions, rewards, masses, rows)
+    counted = Counted(completions, rewards, masses, partial(sizes.rows, budget=budget))
     shared = {"estimator": estimating.estimator, "prompts": estimating.reading, "seed": seed}
     estimate_conflict(counted, plan.orders, level=estimating.level, **shared)  # type: ignore[arg-type]
     along = max(k for k in plan.orders if k <= max(plan.num_samples // 4, 1))
     if estimating.parts and not options.running.shard:
-        folds = folds_of(len(rewards), estimating.reading)
-        estimate_parts(counted, along, folds=folds, level=estimating.level, **shared)  # type: ignore[arg-type]
+        folding = Folding(folds_of(len(rewards), estimating.reading), seed=seed)
+        reading = Reading(estimating.reading, estimating.level)
+        estimate_parts(
+            counted, along, estimator=estimating.estimator, reading=reading, folding=folding
+        )
     if options.step is not None:
         predict_step(counted, along, plan.orders, level=estimating.level, **shared)  # type: ignore[arg-type]
     return counted

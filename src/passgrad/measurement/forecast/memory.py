@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from passgrad.errors import UserError
+from passgrad.lm.attention import carries_state
 from passgrad.lm.completions import Completions
 from passgrad.lm.curvature import Composed
-from passgrad.lm.directional import forward_mode, plain_attention
+from passgrad.lm.directional import forward_mode, plain_operations
 from passgrad.lm.head import tied_output
 from passgrad.lm.logprobs import Packed, join, packed_logprobs
 from passgrad.lm.passes import SMALL
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 # Bytes of the vectors of gradients: they are in float32 whatever the weights are in.
 _VECTOR = 4
-# Vectors that the parts hold at once: two orders of two halves, and those of a fold.
-_PARTS = 6
 # Rows of fewer tokens save hardly any memory more.
 _SMALL_BUDGET = 256
 
@@ -80,6 +79,12 @@ class Sizes:
         """The model without numbers."""
         return self._model(torch.float32)[1]
 
+    def rows(self, members: Sequence[int], budget: int) -> list[Packed]:
+        """The rows of these sequences, as the passes will have them."""
+        if carries_state(self.model):
+            return self.completions.rows(members, packed=False)
+        return join(self.model, self.completions.rows(members, token_budget=budget), budget)
+
     def stages(self, setting: Setting) -> dict[str, int]:
         """The most bytes on a device in each stage of the passes."""
         dtype: torch.dtype = getattr(torch, setting.dtype)
@@ -100,7 +105,8 @@ class Sizes:
             "derivatives": weights + vector + whole + along,
         }
         if setting.parts and shards == 1:
-            vectors = _PARTS * _VECTOR * (self.parameters + self._use)
+            # Beside a gradient that of the output layer's use of a tied matrix, as it is added up.
+            vectors = _VECTOR * (self.parameters + 2 * self._use)
             made["parts"] = weights + vectors + count("gradient")
         if setting.step:
             bend = weights + count("forward")
@@ -146,8 +152,7 @@ class Sizes:
 
     def _longest(self, budget: int) -> list[Packed]:
         """The rows that take most: of tokens, and of tokens with logits."""
-        model = self._model(torch.float32)[1]
-        rows = join(model, self.completions.rows(token_budget=budget), budget)
+        rows = self.rows(range(len(self.completions.sequences)), budget)
         longest = max(rows, key=lambda one: one.num_tokens)
         most = max(rows, key=lambda one: len(one.targets))
         return [longest] if longest is most else [longest, most]
@@ -190,7 +195,7 @@ def _scored(model: PreTrainedModel, row: Packed) -> None:
 
 def _along(model: PreTrainedModel, row: Packed) -> None:
     named = _named(model)
-    with plain_attention(model):
+    with plain_operations(model):
         forward_mode(partial(packed_logprobs, model, row), named, named)
 
 
@@ -200,7 +205,7 @@ def _bent(model: PreTrainedModel, row: Packed) -> None:
     def slope(at: dict[str, Tensor]) -> Tensor:
         return torch.func.jvp(partial(packed_logprobs, model, row), (at,), (named,))[1]
 
-    with torch.no_grad(), plain_attention(model), Composed():
+    with torch.no_grad(), plain_operations(model), Composed():
         torch.func.jvp(slope, (named,), (named,))
 
 

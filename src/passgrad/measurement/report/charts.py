@@ -93,7 +93,7 @@ def _round_ticks(start: float, end: float, count: int = 5) -> list[float]:
     return [step * i for i in range(first, math.floor(end / step + 1e-9) + 1)]
 
 
-def _upright(values: Iterable[float]) -> tuple[Axis, list[Tick], str]:
+def upright(values: Iterable[float]) -> tuple[Axis, list[Tick], str]:
     """An axis that holds the values and 0, its ticks, and the power of ten taken out of them."""
     held = [*_finite(values), 0.0]
     low, high = min(held), max(held)
@@ -113,7 +113,8 @@ def _short(value: float) -> str:
     return f"{value:.6g}".replace("-", "−") if abs(value) > 1e-12 else "0"
 
 
-def _k_axis(ks: Sequence[float]) -> tuple[Axis, list[Tick]]:
+def log_axis(ks: Sequence[float]) -> tuple[Axis, list[Tick]]:
+    """An axis of log2 k that holds these orders, and its ticks."""
     logs = [math.log2(k) for k in ks]
     low, high = min(logs), max(logs)
     if high - low < 0.5:
@@ -125,7 +126,7 @@ def _k_axis(ks: Sequence[float]) -> tuple[Axis, list[Tick]]:
     return axis, ticks or [Tick(axis.at(log), f"{k:g}") for log, k in zip(logs, ks, strict=True)]
 
 
-def _path(places: Iterable[tuple[float, float]]) -> str:
+def path(places: Iterable[tuple[float, float]]) -> str:
     """Lines through the places, broken where one of them is not known."""
     words, pen = [], "M"
     for x, y in places:
@@ -147,10 +148,10 @@ def curve_chart(content: ReportContent) -> Chart:
     rows = sorted(content.curve, key=lambda row: row.k)
     line = sorted(content.line) or [(row.k, row.product.value) for row in rows]
     known = [(k, v) for k, v in line if k >= 1 and math.isfinite(v)]
-    x, x_ticks = _k_axis([row.k for row in rows] + [k for k, _ in known])
+    x, x_ticks = log_axis([row.k for row in rows] + [k for k, _ in known])
     products = [row.product for row in rows]
     values = [v for p in products for v in (p.value, p.low, p.high, p.band_low, p.band_high)]
-    y, y_ticks, factor = _upright([*values, *(v for _, v in known)])
+    y, y_ticks, factor = upright([*values, *(v for _, v in known)])
     lower = [(x.at(math.log2(r.k)), y.at(_open(r.product.band_low, y.start))) for r in rows]
     upper = [(x.at(math.log2(r.k)), y.at(_open(r.product.band_high, y.end))) for r in rows]
     verdict = one_line(content.verdict, 600)
@@ -169,8 +170,8 @@ def curve_chart(content: ReportContent) -> Chart:
         x_name="k (log scale)",
         alt=f"Inner product of grad J_k with grad J_1 over k, {_course(rows)}. {verdict}",
         points=[_curve_point(row, x, y) for row in rows if math.isfinite(row.product.value)],
-        band=_path([*upper, *reversed(lower)]) + "Z" if len(rows) > 1 else "",
-        line=_path((x.at(math.log2(k)), y.at(v)) for k, v in known),
+        band=path([*upper, *reversed(lower)]) + "Z" if len(rows) > 1 else "",
+        line=path((x.at(math.log2(k)), y.at(v)) for k, v in known),
         x_mark=mark,
     )
 
@@ -207,7 +208,7 @@ def cosine_chart(content: ReportContent) -> Chart | None:
     known = [row for row in rows if math.isfinite(row.cosine.value)]
     if not known:
         return None
-    x, x_ticks = _k_axis([row.k for row in rows])
+    x, x_ticks = log_axis([row.k for row in rows])
     low = min([0.0, *_finite(v for r in known for v in (r.cosine.value, r.cosine.low))])
     high = max([1.0, *_finite(r.cosine.value for r in known)])
     low, high = max(low, -1.0), min(high, 1.0)
@@ -235,7 +236,7 @@ def cosine_chart(content: ReportContent) -> Chart | None:
             f"{known[0].k:g} to {number(known[-1].cosine.value)} at k = {known[-1].k:g}."
         ),
         points=points,
-        line=_path(
+        line=path(
             (x.at(math.log2(r.k)), y.at(r.cosine.value) if r in known else math.nan) for r in rows
         ),
     )
@@ -246,7 +247,7 @@ def agreement_chart(prompts: Sequence[PromptRow], z: float) -> Chart:
     known = [row for row in prompts if math.isfinite(row.agreement)]
     values = np.array([row.agreement for row in known] or [0.0])
     errors = np.array([_open(row.agreement_error, 0.0) for row in known] or [0.0])
-    y, y_ticks, factor = _upright([*(values - z * errors), *(values + z * errors)])
+    y, y_ticks, factor = upright([*(values - z * errors), *(values + z * errors)])
     x = Axis(0.0, 1.0, LEFT + 14, WIDTH - RIGHT - 14)
     points = [
         Point(

@@ -50,15 +50,15 @@ def render_report(content: ReportContent) -> str:
     """
     from markupsafe import Markup
 
-    style = _colours() + _own("report.css")
-    script = _own("report.js")
+    style = colours() + own("report.css")
+    script = own("report.js")
     z = NormalDist().inv_cdf((1 + content.level) / 2)
     ordered = _ordered(content.prompts)
     shown = _kept(ordered)
     texts = excerpts([text for row in shown for text in (row.prompt, row.right, row.wrong)])
     rows = _prompt_views(shown, texts, ordered)
     at_k = next(row for row in content.curve if row.k == content.chosen_k)
-    return _template().render(
+    return template("report.html.jinja").render(
         content=content,
         agreement=charts.agreement_chart(shown, z),
         curve=charts.curve_chart(content),
@@ -90,8 +90,8 @@ def render_report(content: ReportContent) -> str:
         # no other script or style, by their hashes.
         style=Markup(style),
         script=Markup(script),
-        style_hash=_digest(style),
-        script_hash=_digest(script),
+        style_hash=digest(style),
+        script_hash=digest(script),
         number=number,
         one_line=one_line,
     )
@@ -106,25 +106,27 @@ def _sign(content: ReportContent) -> str:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A template of the reports; everything that it shows is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_own),
+        loader=jinja2.FunctionLoader(own),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 @cache
-def _own(name: str) -> str:
+def own(name: str) -> str:
+    """A file of this room, as text."""
     return resources.files("passgrad.measurement.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _colours() -> str:
+def colours() -> str:
     """The inks of both themes as custom properties."""
 
     def rules(theme: str) -> str:
@@ -136,7 +138,8 @@ def _colours() -> str:
     return f":root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """What a content security policy calls a script or a style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 

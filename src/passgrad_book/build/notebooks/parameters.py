@@ -10,16 +10,17 @@ import ast
 import io
 import tokenize
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from passgrad import plain_yaml
 from passgrad.errors import UserError
 from passgrad_book.build import paths
 from passgrad_book.build.notebooks.source import find, split
+from passgrad_book.build.notebooks.typed import value_of
 
 Profile = Literal["smoke", "cpu", "gpu"]
 
@@ -139,18 +140,12 @@ def _fit(name: str, value: Any, parameter: Parameter) -> Any:
     return value
 
 
-def parse_value(text: str, parameter: Parameter) -> Any:
-    """The value that ``-p name=text`` gives to a parameter: text stays text where text is
-    wanted.
+def parse_value(text: Any, parameter: Parameter) -> Any:
+    """The value that ``-p name=text``, or a tree of a file of parameters, gives to a parameter.
+
+    :raises UserError: For a text that is not of the declared type.
     """
-    if isinstance(parameter.default, str):
-        return text
-    with suppress(ValueError, SyntaxError):
-        return ast.literal_eval(text)
-    try:
-        return yaml.safe_load(text)  # true, null, [1, 2]
-    except yaml.YAMLError:
-        return text
+    return value_of(text, parameter.name, parameter.annotation, parameter.default)
 
 
 def profile_values(profile: str | None, stem: str) -> dict[str, Any]:
@@ -164,7 +159,7 @@ def profile_values(profile: str | None, stem: str) -> dict[str, Any]:
         known = ", ".join(sorted(p.stem for p in paths.profiles().glob("*.yml"))) or "none"
         raise UserError(f"no profile {profile!r}; known profiles: {known}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = plain_yaml.load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
         raise UserError(f"{paths.relative(path)} is not YAML (line {line}); mend it") from None

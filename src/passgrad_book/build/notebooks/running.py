@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,12 @@ def _register_engine() -> str:
     """The papermill engine that reports its progress; returns its name."""
     from papermill.engines import NBClientEngine, papermill_engines
 
+    manager = _own_kernel()
+
     class ReportingEngine(NBClientEngine):
-        """Papermill's own engine, with a report at the start of every code cell."""
+        """Papermill's own engine, with a report at the start of every code cell, and the kernel of
+        this interpreter.
+        """
 
         @classmethod
         def execute_managed_notebook(  # type: ignore[override]
@@ -66,10 +72,42 @@ def _register_engine() -> str:
                     return begin(cell, cell_index=cell_index, **more)
 
                 nb_man.cell_start = cell_start
-            return super().execute_managed_notebook(nb_man, kernel_name, **keywords)
+            return super().execute_managed_notebook(
+                nb_man, kernel_name, kernel_manager_class=manager, **keywords
+            )
 
     papermill_engines.register("passgrad", ReportingEngine)
     return "passgrad"
+
+
+def _own_kernel() -> type:
+    """A manager whose kernel is this interpreter, whatever kernels are installed.
+
+    A kernel of another environment under the same name would run the notebook with versions that
+    are not those of the record.
+
+    :raises UserError: Where this environment has no kernel.
+    """
+    if find_spec("ipykernel") is None:
+        raise UserError(
+            f"the environment of {sys.executable} has no kernel for notebooks; "
+            "install ipykernel there"
+        )
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OwnKernel(AsyncKernelManager):
+        """Starts the interpreter of this process."""
+
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(
+                argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                display_name="Python 3",
+                language="python",
+            )
+
+    return OwnKernel
 
 
 def run_notebook(

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def run_jobs(
         while waiting or running:
             while waiting and len(running) < executor.jobs:
                 job = waiting.popleft()
-                running[job] = backend.submit(execute, job)
+                with _stderr_in(logs / "controllers.txt") if local else nullcontext():
+                    running[job] = backend.submit(execute, job)
             ended = [job for job, handle in running.items() if handle.done()]
             for job in ended:
                 yield job, _outcome(running.pop(job), local)
@@ -61,6 +63,21 @@ def run_jobs(
         if local:
             for handle in running.values():
                 handle.cancel(check=False)
+
+
+@contextmanager
+def _stderr_in(file: Path) -> Iterator[None]:
+    """Processes that are started here write their errors to a file: an interrupt goes to those of
+    submitit as well, and each would show a traceback.
+    """
+    before = os.dup(2)
+    try:
+        with file.open("ab") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def threads_for(executor: Executor) -> int | None:

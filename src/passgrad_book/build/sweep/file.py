@@ -28,6 +28,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from passgrad import plain_yaml
 from passgrad.errors import UserError
 
 ExecutorKind = Literal["local", "slurm"]
@@ -86,7 +87,7 @@ def read(path: Path | str) -> SweepFile:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = plain_yaml.load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror or 'no reason given'}); "

@@ -111,7 +111,7 @@ def test_a_value_of_another_type_is_refused(notebook, name, value):
     ("name", "text", "value"),
     [
         ("k", "5", 5), ("step", "1e-3", 1e-3), ("name", "5", "5"), ("ks", "[1, 4]", [1, 4]),
-        ("fast", "true", True), ("fast", "True", True), ("limit", "null", None), ("k", "x", "x"),
+        ("fast", "true", True), ("fast", "True", True), ("limit", "null", None),
     ],
 )  # fmt: skip
 def test_values_from_the_command_line(notebook, name, text, value):

@@ -1,0 +1,1 @@
+"""What a run did to pass@k, read from the rewards that it logged."""

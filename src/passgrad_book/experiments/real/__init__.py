@@ -1,0 +1,1 @@
+"""Success rates of real models on real problems, and of a real run."""
