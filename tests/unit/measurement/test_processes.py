@@ -58,9 +58,10 @@ def alone(several):
 
 @pytest.mark.parametrize(
     ("name", "dtype", "apart"),
-    # Differences of two processes choose another step than those of one along another rounding of
-    # the gradient; in bfloat16 the gradients of a row are rounded once more where they are added.
-    [("sharded", "float32", 1e-3), ("coarse", "bfloat16", 1e-3), ("both", "bfloat16", 2e-2)],
+    # One process takes forward mode for a model this small, and a sharded one differences, which
+    # are right to some thousandths. In bfloat16 the gradients of a row are rounded once more where
+    # they are added.
+    [("sharded", "float32", 1e-2), ("coarse", "bfloat16", 1e-3), ("both", "bfloat16", 2e-2)],
 )
 def test_sharded_and_coarse_equal_one_process(several, alone, name, dtype, apart):
     folder = several.folder / "measure"

@@ -151,8 +151,10 @@ def _completions(plan: Work, place: str) -> tuple[Completions, torch.Tensor, flo
     step = max(1, len(every) // _PROMPTS)
     some = every[::step]
     ids = [encode(tokenizer, prompt.text) for prompt in some]
-    # Distinct by their last token but one, so that the tuples share their beginning.
-    drawn = [[0] * max(length - 2, 0) + [number // 1000, number % 1000] for number in range(n)]
+    size = max(len(tokenizer), 2)
+    # Distinct by their last tokens; one token is all that some have.
+    ends = [[number // size % size, number % size] for number in range(n)]
+    drawn = [[0] * (length - 2) + end if length > 1 else end[1:] for end in ends]
     made = Completions.from_tokens(ids, [drawn] * len(ids), [prompt.id for prompt in some])
     rewards = (torch.arange(n) % 2).double().expand(len(ids), n)
     known = f"each {length} tokens long, as max_new_tokens allows"
