@@ -10,11 +10,19 @@ completion of B along it by central differences, then the halves swapped.
   more that makes, and the choice of a step comes on top.
 - orders: the measurement with 64 values of k over that with one. The k enter only through the
   coefficients of the scalars, so the passes are timed once and the rest for each.
+- split: the product at one k divided over the parts of the model, with intervals, over a training
+  pass. Limit: 1, as each completion is in one gradient; the tokens of halves come on top, with the
+  prompts once for right and once for wrong completions (``tokens``), and folding the gradients.
 - padded: the same two passes in plain padded batches with the logits of every token.
 - full: the gradient of every prompt kept, by padded batches with all logits, and the matrix of
   their inner products, half by half; for one k only. The products are timed on a share of the
   columns of ``--scale`` gradients, which do not fit into memory, and counted for all. For seven
   orders (1, 2, 4 to 64) the backward passes are counted, not timed.
+- windowed: the measurement over a training pass, on the same weights with a sliding window that
+  prompt and completion exceed (as a Mistral). Limit: 2.
+- unpacked: the same for a model with a state, whose sequences have a row each: random weights, of
+  the width and depth of the model, every other layer a convolution (as an LFM2). ``tokens`` has how
+  many more are read than in packed rows.
 - full, each completion: the gradient of every completion by itself, which is what gives all k
   without bias; timed on a few completions, without the products.
 
@@ -53,8 +61,11 @@ from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET
 from passgrad.lm.models import load_model
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.tokens import encode
+from passgrad.measurement.parts import Folding, ModelParts, Reading, estimate_parts
 
-PARTS = ("training", "orders", "padded", "full")
+#: tokens, which prompts and completions exceed
+WINDOW = 64
+PARTS = ("training", "split", "orders", "windowed", "unpacked", "padded", "full")
 
 
 def completions(tokenizer, num_prompts: int, num: int, prompt_tokens: int, length: int):
@@ -70,6 +81,40 @@ def completions(tokenizer, num_prompts: int, num: int, prompt_tokens: int, lengt
             [text[a : a + length - spread + i % (2 * spread + 1)] for i, a in enumerate(places)]
         )
     return Completions.from_tokens(prompts, drawn)
+
+
+def windowed(model: Any) -> Any:
+    """The same weights behind a sliding window, for models like Llama; else random ones."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    made = MistralForCausalLM(MistralConfig(sliding_window=WINDOW, **sizes(model))).eval()
+    if model.config.model_type == "llama":
+        made.load_state_dict(model.state_dict())
+    return made
+
+
+def unpacked(model: Any) -> Any:
+    """Random weights of this width and depth, with a state in every other layer."""
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    given = sizes(model)
+    layers = ["conv" if i % 2 else "full_attention" for i in range(given["num_hidden_layers"])]
+    given.pop("head_dim")
+    config = Lfm2Config(layer_types=layers, block_auto_adjust_ff_dim=False, **given)
+    return Lfm2ForCausalLM(config).eval()
+
+
+def sizes(model: Any) -> dict[str, Any]:
+    """Of a model, as other configurations call them."""
+    config = model.config
+    names = (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "num_key_value_heads", "max_position_embeddings",
+        "tie_word_embeddings", "rope_parameters", "rms_norm_eps",
+    )  # fmt: skip
+    given = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    head = getattr(config, "head_dim", None)
+    return given | {"head_dim": head or config.hidden_size // config.num_attention_heads}
 
 
 def halves(shape: tuple[int, int]):
@@ -120,6 +165,12 @@ def padded_measure(passes: CompletionPasses, batch: int) -> torch.Tensor:
                 ends.append(torch.cat([padded_logprobs(model, x, every=True) for x in batches]))
         slopes[b] = (ends[0] - ends[1]).double() / (2 * h)
     return slopes
+
+
+def split(passes: CompletionPasses):
+    """The product at k = 2 by part of the model."""
+    folding = Folding(max(2, min(16, passes.rewards.shape[0])))
+    return estimate_parts(ModelParts(passes), 2, reading=Reading("fixed"), folding=folding)
 
 
 def sequences(some: Completions, where: torch.Tensor):
@@ -234,6 +285,8 @@ def main(
     forms = {"measurement": measured}
     if "training" in chosen:
         forms["training"] = lambda: passes.gradient(ones)
+    if "split" in chosen:
+        forms["split"] = lambda: split(passes)
     seconds = interleaved(forms, repeats, warm_up=False)
     whole = statistics.median(seconds["measurement"])
     each_prompt = whole / num_prompts
@@ -244,6 +297,14 @@ def main(
     }
     if "training" in chosen:
         figures["training"] = {"ratio": ratio(seconds, "measurement", "training")}
+    if {"training", "split"} <= set(chosen):
+        figures["limit"]["split"] = 1.0
+        classes = [where & (rewards == right) for where in (first, second) for right in (0, 1)]
+        figures["tokens"]["halves by reward"] = sum(map(tokens, classes))
+        figures["limit"]["split, with these tokens"] = (
+            figures["tokens"]["halves by reward"] / figures["tokens"]["whole"]
+        )
+        figures["split"] = {"ratio": ratio(seconds, "split", "training")}
     if "orders" in chosen:
         # 128 completions a prompt, 64 a half, which 64 orders need; the scalars repeat.
         slopes = torch.randn(num_prompts, 64, generator=generator, dtype=torch.float64)
@@ -257,6 +318,26 @@ def main(
             "seconds": {"passes": whole, **both},
             "ratio": (whole + both["64"]) / (whole + both["1"]),
         }
+    for name, make in (("windowed", windowed), ("unpacked", unpacked)):
+        if name in chosen:
+            progress(name)
+            other = CompletionPasses(make(model), some, rewards, token_budget=token_budget)
+            timed = interleaved(
+                {
+                    "measurement": lambda other=other: measure(other),
+                    "training": lambda other=other: other.gradient(ones),
+                },
+                repeats,
+                warm_up=False,
+            )
+            figures[name] = {
+                "seconds": timed,
+                "rows": str(other.packing),
+                "tokens": sum(row.num_tokens for row in other.rows(some.chosen())),
+                "step_error": other.last_error,
+                "ratio": ratio(timed, "measurement", "training"),
+            }
+            figures["limit"][name] = 2.0
     if "padded" in chosen:
         progress("padded batches")
         begun = time.perf_counter()

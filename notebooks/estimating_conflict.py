@@ -51,6 +51,7 @@ from passgrad.stats.bands import intervals
 from passgrad.worlds.bandit import GaussianBandit
 from passgrad_book.build import figures
 from passgrad_book.experiments.estimating.comparison import METHODS
+from passgrad_book.experiments.estimating.decisions import SIGN_METHODS, right_signs
 from passgrad_book.experiments.estimating.naive import biased_conflict
 from passgrad_book.experiments.estimating.short_answers import sample_language_world
 from passgrad_book.experiments.estimating.stored import (
@@ -79,6 +80,9 @@ fixed_samples: list = [16, 64, 128]  # answers a prompt, coverage for fixed prom
 new_prompts: list = [100, 300, 1000]  # prompts, coverage for new ones with 16 answers each
 coverage_replications: int = 1000  # samples behind each measured coverage
 bandit_replications: int = 4000  # the same in the bandit
+sign_base: int = 5  # base of the small language model whose signs are counted
+sign_replications: int = 200  # samples of each population behind a share of right signs
+verdict_replications: int = 1000  # samples behind an error rate of the verdict
 model: str = "smollm2-135m"  # the large language model
 seed: int = 0  # choice of the sums, and seed of the samples
 num_prompts: int = 12  # prompts of each base
@@ -565,6 +569,113 @@ Markdown(
 )
 
 # %% [markdown]
+# (sec-estimating-decision)=
+# ## Which estimate to act on
+#
+# "Will it cost pass@1?" asks for a sign, and the estimate without bias need not be the one whose sign is right most often: in SmolLM2 above its error is the largest of the three.
+# So the signs are counted.
+# In many populations of the bandit and of the small model, each estimate is taken from the same samples; a fourth one, "shrunken", sums the unbiased agreements with the weights $\mathbb{E}[w_k(p) \mid c]$ under the law of success rates that the counts show.
+# Errors are in units of $\lVert \nabla J_1 \rVert^2$.
+
+# %%
+decided = right_signs.result(
+    base=sign_base,
+    sign_replications=sign_replications,
+    verdict_replications=verdict_replications,
+    seed=seed,
+    recompute=recompute,
+)
+decided
+
+# %%
+signs = decided["signs"].assign(
+    conflict=lambda t: np.where(t["truth"] < 0, "conflict", "none"),
+    squared=lambda t: t["error"] ** 2,
+)
+summary = signs.groupby(["world", "prompts", "conflict", "method"]).agg(
+    bias=("bias", "mean"), error=("squared", "mean"), right=("right", "mean")
+)
+summary["error"] **= 0.5
+large = in_large["estimates"].assign(
+    world="SmolLM2",
+    prompts="fixed",
+    truth=lambda t: t["k"].map(line),
+)
+large = large[large["k"] > 1]
+large["away"] = (large["value"] - large["truth"]) / line[1]
+large["right"] = (large["value"] < 0) == (large["truth"] < 0)
+large["conflict"] = np.where(large["truth"] < 0, "conflict", "none")
+by_large = large.groupby(["world", "prompts", "conflict", "method"]).agg(
+    bias=("away", "mean"),
+    error=("away", lambda values: (values**2).mean() ** 0.5),
+    right=("right", "mean"),
+)
+together = pd.concat([summary, by_large]).unstack("method")
+together.reindex(columns=list(SIGN_METHODS), level="method").round(3)
+
+# %% tags=["hide-input"]
+right = together["right"]
+
+
+def share(world, prompts, conflict, method):
+    return f"{right.loc[(world, prompts, conflict), method]:.0%}"
+
+
+small_name = "small language model"
+last = large[large["k"] == ks[-1]].groupby("method")["right"].sum()
+root = in_large["estimates"].assign(truth=lambda t: t["k"].map(line))
+root = ((root["value"] - root["truth"]) ** 2).groupby([root["method"], root["k"]]).mean() ** 0.5
+shown_k = ks[-2]
+Markdown(
+    f"On SmolLM2 at $k = {shown_k}$ the root mean square errors are {root['cross-fit', shown_k]:.1f} for the cross-fit and {root['plug-in', shown_k]:.1f} for the plug-in, and at $k = {ks[-1]}$ the sign is right in {last['cross-fit']} and {last['plug-in']} of {model_replications} sets. "
+    f"For **fixed** prompts the estimates that take all answers twice find more of the conflicts in the small model: {share(small_name, 'fixed', 'conflict', 'same-sample')} and {share(small_name, 'fixed', 'conflict', 'plug-in')} against {share(small_name, 'fixed', 'conflict', 'cross-fit')}; in the bandit {share('bandit', 'fixed', 'conflict', 'same-sample')} and {share('bandit', 'fixed', 'conflict', 'plug-in')} against {share('bandit', 'fixed', 'conflict', 'cross-fit')}. "
+    f"For **new** prompts, the default, they hide them: of the conflicts of the small model the plug-in finds {share(small_name, 'new', 'conflict', 'plug-in')}, the same-sample estimate {share(small_name, 'new', 'conflict', 'same-sample')} and the cross-fit {share(small_name, 'new', 'conflict', 'cross-fit')}, since both halves have their prompts in common, which adds a term that is never negative. "
+    f"Shrunken weights find fewer conflicts than the cross-fit in both worlds and both readings: {share(small_name, 'new', 'conflict', 'shrunken')} here."
+)
+
+# %% [markdown]
+# How often is a verdict wrong? At an order whose product is exactly 0, since the masses of the prompts were set so, each call is an error; the interval at one $k$ may make 2.5 % of them on either side.
+
+# %%
+calls = decided["verdicts"]
+errors = calls.assign(
+    sample=np.where(
+        calls["prompts"] == "fixed",
+        "n = " + calls["n"].astype(str),
+        "M = " + calls["size"].fillna(0).astype(int).astype(str),
+    ),
+    shown=[
+        f"{100 * rate:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+        for rate, low, high in zip(calls["rate"], calls["low"], calls["high"], strict=True)
+    ],
+)
+errors.pivot(index=["world", "prompts", "k", "sample"], columns=["by", "called"], values="shown")
+
+# %% tags=["hide-input"]
+worst = calls.loc[calls.groupby("by")["rate"].idxmax()].set_index("by")
+beyond = measured[measured["split"] != "completions"]
+beyond = beyond[beyond["target"].str.startswith("k = ")]
+side = beyond.loc[beyond["truth_above"].idxmax()]
+
+
+def rate(name):
+    row = worst.loc[name]
+    return f"{row['rate']:.1%} ({row['low']:.1%} to {row['high']:.1%}), {row['prompts']} prompts of the {row['world']} at $k = {row['k']}$"
+
+
+Markdown(
+    f"In per cent, with exact 95 % intervals. The interval at one $k$ is wrong on one side in up to {rate('interval')}. The band, from which the verdict is read, in up to {rate('band')}. "
+    f"Away from 0 one side of an interval can miss more often: in the table of coverage above the exact value lies above the upper end in {side['truth_above']:.1%} at most ({side['world']}, {side['target']}, {side['sample']}), where product and error come out small together. That does not call a sign."
+)
+
+# %% [markdown]
+# **The reading that we recommend**, and that `passgrad measure` takes: a conflict, or none, is what the *band* says, and its errors are those of this table.
+# Where the band holds 0, the sign of the unbiased estimate is a guess, right as often as its column says; of the four it finds the most conflicts of new prompts in both worlds.
+# For fixed prompts, and a decision that must be taken now, the same-sample estimate is the better guess, at the price of one more gradient and the derivatives along it.
+# A smaller error is no reason to prefer a bias that points to harmony.
+#
+
+# %% [markdown]
 # ## Scope
 #
 # - Unbiased is a statement about the product, not about the cosine: that is a ratio of unbiased estimates, with a bias of the order of its variance. The sign is that of the product.
@@ -656,4 +767,5 @@ share
 # - halves of answers speak of these prompts, halves of prompts of the law behind them;
 # - the error of a product has two terms, and with one of them alone the interval does not keep its level;
 # - what is of second order is counted twice: intervals are about right where the signal is clear, and too long where it is not;
+# - the band decides; where it does not, the sign of the unbiased estimate is a guess, and one with less error may hide conflicts of new prompts;
 # - on SmolLM2 the estimate agrees with the exact curve of $\langle \nabla J_k, \nabla J_1 \rangle$.

@@ -237,6 +237,20 @@ class RunningGram:
         # As for a sample variance, the mean has taken up part of the spread.
         return (variance / (self.effective - 1)).sqrt()
 
+    def cosine(self, confidence: float = 0.975) -> float:
+        """Of the first two objectives, from the means: nan until both squared norms exceed 0 by
+        their one-sided bounds, and where the estimates contradict each other, a ratio beyond 1.
+        A ratio of noise says nothing.
+        """
+        if self.count < 2:
+            return math.nan
+        mean, reach = self.mean, self.quantile(confidence) * self.error
+        norms = mean.diagonal()[:2]
+        if not (norms > reach.diagonal()[:2]).all():
+            return math.nan
+        ratio = float(mean[0, 1] / norms.prod().sqrt())
+        return ratio if abs(ratio) <= 1 else math.nan
+
     def quantile(self, confidence: float) -> float:
         """By how many errors a one-sided bound of that confidence lies off the mean."""
         self.check_confidence(confidence)

@@ -58,10 +58,21 @@ def _more(estimate: ConflictEstimate, folder: Path) -> Advice:
             "as many prompts, k = 1 among the orders, and prompts that are solved now and then."
         )
     return Advice(
-        f"The sign at k = {k} is open. This says what it takes to see a conflict of {EFFECT:.0%} "
+        f"The sign at k = {k} is open: the estimate is {_guess(estimate, k)}. "
+        f"This says what it takes to see a conflict of {EFFECT:.0%} "
         f"of the squared length of the gradient of pass@1; {_of_what(estimate, k)}.",
         f"passgrad plan {shlex.quote(str(folder))} --ks {k} --effect {EFFECT:g}",
     )
+
+
+def _guess(estimate: ConflictEstimate, k: int) -> str:
+    """What an estimate whose band holds 0 leans to."""
+    row = estimate.ks.tolist().index(k)
+    value, error = float(estimate.inner_product[row]), float(estimate.standard_error[row])
+    side = "negative" if value < 0 else "positive"
+    if not error > 0:
+        return "without an error"
+    return f"{side}, {abs(value) / error:.1f} standard errors from 0, a guess and no finding"
 
 
 def _of_what(estimate: ConflictEstimate, k: int) -> str:

@@ -28,6 +28,11 @@ def check_applicable(options: Options, prompts: Any) -> None:
     """Raise a :class:`UserError` for an option that does not go with the others."""
     given = _given(options)
     rollouts = options.drawing.rollouts is not None
+    if prompts is None and not rollouts:
+        raise UserError(
+            "neither prompts nor rollouts are given: name one of them, --prompts (the second "
+            "argument) or --rollouts (rollouts=)"
+        )
     if isinstance(prompts, Task) or is_task(prompts):
         name = prompts.name if isinstance(prompts, Task) else prompts
         _refuse(given, _OF_A_FILE, f"the task {name} has its own; give a file of prompts for it")

@@ -200,6 +200,13 @@ def plan_measurement(
     begun, doubts = time.perf_counter(), list[str]()
     check_applicable(options, prompts)
     drawing, estimating = options.drawing, options.estimating
+    if options.step is not None and options.step.verify_step:
+        _check_verification(prompts, drawing, group)
+        if options.running.dtype == "bfloat16":
+            raise UserError(
+                "a step is smaller than the last place of weights in bfloat16: verify it with "
+                "--dtype float32 (dtype=), or leave --verify-step (verify_step=True) out"
+            )
     show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
@@ -208,21 +215,13 @@ def plan_measurement(
     group.from_main(lambda: resolve(model))  # fetched once
     tokenizer = load_tokenizer(resolve(model))  # a model that is not there leaves no folder behind
     doubts += adapter_doubts(model)
-    if options.step is not None and options.step.verify_step:
-        _check_verification(prompts, drawing, group)
-        if options.running.dtype == "bfloat16":
-            raise UserError(
-                "a step is smaller than the last place of weights in bfloat16: verify it with "
-                "dtype float32, or leave verify_step out"
-            )
     if options.running.shard:
         _check_shard(model, options, group, doubts)
     with _heard(doubts):
         task = None if prompts is None else as_task(prompts, model, options.judging, drawing)
     given = None if drawing.rollouts is None else _given(model, task, options, doubts)
     source = given.prompt_ids if given else task.prompts if task else None
-    if source is None:
-        raise UserError("neither prompts nor rollouts are given: name one of them")
+    assert source is not None
     n = given.num_samples if given else drawing.samples
     orders = Orders.of(default_ks(n) if estimating.ks is None else estimating.ks)
     check_plan(
@@ -230,7 +229,7 @@ def plan_measurement(
         level=estimating.level,
     )  # fmt: skip
     settings = _settings(model, prompts, task, n, orders, options)
-    settings["end_tokens"] = _ends(model, tokenizer, task if given is None else None, doubts)
+    settings["end_tokens"] = _ends(model, tokenizer, task, drawing, doubts)
     show.advance()
     return Work(
         model, task, options, group, show, metrics, given, n, orders, settings, doubts, begun
@@ -261,13 +260,18 @@ def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: P
         )
 
 
-def _ends(model: str | Path, tokenizer: Any, task: Task | None, doubts: list[str]) -> list[str]:
+def _ends(
+    model: str | Path, tokenizer: Any, task: Task | None, drawing: Drawing, doubts: list[str]
+) -> list[str]:
     """The tokens that end a completion, as text, and a doubt if there should be others."""
-    ends = declared = model_ends(model, tokenizer)
-    if task is not None:
+    declared = model_ends(model, tokenizer)
+    if drawing.rollouts is None and task is not None:
         ends = end_tokens(tokenizer, task, declared)
         doubts += past_a_turn(tokenizer, task, ends)
-    return [decode(tokenizer, [token]) for token in ends]
+        return [decode(tokenizer, [token]) for token in ends]
+    stop = drawing.stop if drawing.stop is not None or task is None else task.stop
+    named = list(drawing.end_tokens or ()) if stop is None else [stop]
+    return named or [decode(tokenizer, [token]) for token in declared]
 
 
 def _check_shard(model: str | Path, options: Options, group: Processes, doubts: list[str]) -> None:

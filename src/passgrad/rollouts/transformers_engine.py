@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 # A row of a batch costs little more than a token a step while the batch is small, and waits for the
 # slowest row.
 _BATCH = 128
-# Steps of a look at the cache, and how far it may be off, in nats: rounding of either precision.
-_STEPS, _GAP, _GAP_16 = 8, 1e-3, 0.25
+# Steps of a look at a way to generate, and how far its law may be off, in nats a step: rounding of
+# either precision.
+_STEPS, _GAP, _GAP_16 = 8, 1e-3, 0.1
 # A log-probability that is as good as none.
 _LEAST = -60.0
 # What a model raises that does not know how to generate.
@@ -37,8 +39,7 @@ _DRAWING = 0.8
 def draw(request: Request, progress: Progress | None = None) -> list[list[Completion]]:
     """Completions of each prompt, token ids in, token ids out.
 
-    A batch holds prompts of one length. There is nothing to pad, which models with a state, or
-    positions that count from the first token, would take for a part of the prompt.
+    The quickest way to generate is taken whose first steps agree with plain passes.
 
     :raises UserError: For a prompt with a token that the model does not have.
     """
@@ -55,9 +56,10 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
     drawn: list[list[tuple[int, ...]]] = [[] for _ in prompts]
     steps = _Steps(progress or Silent(), request.max_new_tokens)
     with torch.no_grad(), torch.random.fork_rng():
-        law.use_cache = _cache_is_right(model, request)
+        ways = _ways(model, request)
+        law.use_cache = ways.cached
         torch.manual_seed(settings.seed)
-        for batch in _batches(jobs, prompts):
+        for batch in _batches(jobs, prompts, ways.padded):
             rows = _generate(model, [prompts[i] for i in batch], law, steps)
             for i, ids in zip(batch, rows, strict=True):
                 drawn[i].append(_until(ids, ends))
@@ -74,27 +76,48 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
     return completions
 
 
-def _cache_is_right(model: Any, request: Request) -> bool:
-    """Whether the first steps with the states that are kept from token to token have the
-    log-probabilities of a plain pass; some models of transformers do not. Without them each token
-    reads the whole sequence again, which is slow, and right.
+@dataclass(frozen=True)
+class _Ways:
+    """How a model may generate: with prompts of several lengths in a batch, and with the states
+    that are kept from token to token.
     """
+
+    padded: bool
+    cached: bool
+
+
+def _ways(model: Any, request: Request) -> _Ways:
+    """The quickest way whose first steps have the log-probabilities of plain passes.
+
+    Some models of transformers read padding as a part of the prompt, and some keep states that are
+    wrong in a batch, or at all. Without states each token reads the whole sequence again.
+    """
+    by_length = sorted(request.prompts, key=len)
+    shortest, longest = by_length[0], by_length[-1]
+    if len(shortest) < len(longest) and _is_plain(model, request, [shortest, longest]):
+        return _Ways(padded=True, cached=True)
+    return _Ways(padded=False, cached=_is_plain(model, request, [longest, longest]))
+
+
+def _is_plain(model: Any, request: Request, prompts: list[tuple[int, ...]]) -> bool:
     law = _stated(model, request)
     law.max_new_tokens = min(_STEPS, request.max_new_tokens)
     law.output_logits = law.return_dict_in_generate = True
-    prompt = max(request.prompts, key=len)
-    rows = torch.tensor([prompt] * 2, device=model.device)  # some are right in a single row alone
+    rows, mask = _padded(prompts, model.device)
     try:
-        made = model.generate(
-            input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=law
-        )
+        made = model.generate(input_ids=rows, attention_mask=mask, generation_config=law)
     except (RuntimeError, *_FAULTS):
         return False
-    plain = model(input_ids=made.sequences[:, :-1], use_cache=False).logits[:, len(prompt) - 1 :]
     kept = torch.stack(made.logits, dim=1)
-    tables = [logits.float().log_softmax(-1).clamp(min=_LEAST) for logits in (kept, plain)]
-    gap = float((tables[0] - tables[1]).abs().max())
-    return gap < (_GAP if request.dtype == "float32" else _GAP_16)
+    limit = _GAP if request.dtype == "float32" else _GAP_16
+    for prompt, ids, logits in zip(prompts, made.sequences, kept, strict=True):
+        alone = ids[None, rows.shape[1] - len(prompt) : -1]
+        plain = model(input_ids=alone, use_cache=False).logits[0, len(prompt) - 1 :]
+        table, other = (x.float().log_softmax(-1).clamp(min=_LEAST) for x in (plain, logits))
+        gap = (table.exp() * (table - other).abs()).sum(-1).max()
+        if not gap < limit:  # nan too
+            return False
+    return True
 
 
 def _stated(model: Any, request: Request) -> GenerationConfig:
@@ -112,25 +135,36 @@ def _stated(model: Any, request: Request) -> GenerationConfig:
         top_k=settings.top_k,
         max_new_tokens=request.max_new_tokens,
         eos_token_id=list(request.ends),
-        pad_token_id=0,  # stands behind an end token alone, and is cut off with what follows it
+        pad_token_id=0,  # behind an end token, and cut off with what follows it
     )
 
 
-def _batches(jobs: list[int], prompts: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
-    for _, some in itertools.groupby(jobs, key=lambda i: len(prompts[i])):
+def _batches(
+    jobs: list[int], prompts: Sequence[tuple[int, ...]], padded: bool
+) -> Iterator[list[int]]:
+    """Prompts of like length share a batch, or those of one length."""
+    for _, some in itertools.groupby(jobs, key=lambda i: 0 if padded else len(prompts[i])):
         alike = list(some)
         for start in range(0, len(alike), _BATCH):
             yield alike[start : start + _BATCH]
 
 
+def _padded(prompts: Sequence[tuple[int, ...]], device: Any) -> tuple[Tensor, Tensor]:
+    """Rows of one length, with padding in front, and where they are no padding."""
+    longest = max(map(len, prompts))
+    rows = [[0] * (longest - len(ids)) + [*ids] for ids in prompts]
+    mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+    return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
+
+
 def _generate(
     model: Any, prompts: list[tuple[int, ...]], law: GenerationConfig, steps: _Steps
 ) -> list[list[int]]:
-    rows = torch.tensor(prompts, device=model.device)
+    rows, mask = _padded(prompts, model.device)
     steps.begin(len(prompts))
     try:
         made = model.generate(
-            input_ids=rows, attention_mask=torch.ones_like(rows), generation_config=law,
+            input_ids=rows, attention_mask=mask, generation_config=law,
             stopping_criteria=[steps],
         )  # fmt: skip
     except _FAULTS as error:

@@ -28,7 +28,9 @@ class ConflictCallback(TrainerCallback):  # type: ignore[misc]
     - ``inner_product``: :math:`\langle \nabla J_k, \nabla J_1 \rangle`, unbiased, with the
       ``squared_norm_1`` and ``squared_norm_k``; ``mean_inner_product`` over the last measurements,
       with its ``error_inner_product``;
-    - ``cosine``: the ratio of the means over the last measurements, where norms are positive;
+    - ``cosine``: the ratio of the means over the last measurements, once both squared norms are
+      told from 0 by their spread; not logged before, nor where the estimates contradict each other
+      (a ratio beyond 1);
     - ``negative_agreement``: the share of prompts whose success falls along the gradient of pass@1
       over other prompts; single products are noisy, which draws the share towards a half;
     - ``predicted_change``: of pass@1 since the last measurement, to first order:

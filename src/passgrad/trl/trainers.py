@@ -244,7 +244,6 @@ class PassKMixin:
     def _report(self, found: Any, rewards: Tensor, order: int) -> dict[str, float]:
         """What one measurement says; nan for what it does not."""
         gram, mean = found.gram, self.conflict.mean
-        length = (mean[0, 0] * mean[1, 1]).clamp(min=0).sqrt()
         error = float(self.conflict.error[0, 1])
         known = found.agreement[~found.agreement.isnan()]
         report = {
@@ -256,7 +255,7 @@ class PassKMixin:
             "squared_norm_k": float(gram[1, 1]),
             "mean_inner_product": float(mean[0, 1]),
             "error_inner_product": error if error < float("inf") else float("nan"),
-            "cosine": float(mean[0, 1] / length) if length > 0 else float("nan"),
+            "cosine": self.conflict.cosine(),
             "negative_agreement": float((known < 0).double().mean())
             if len(known)
             else float("nan"),

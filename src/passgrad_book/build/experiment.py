@@ -35,6 +35,7 @@ HOMES = {
     "coverage_bandit": "experiments.estimating.stored",
     "coverage_language": "experiments.estimating.stored",
     "compared_methods": "experiments.estimating.stored",
+    "right_signs": "experiments.estimating.decisions",
     "conflict_life": "experiments.life.stored",
     "training_pass_at_k": "experiments.training",
     "frontier_language": "experiments.conflict_free.stored",

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -199,3 +200,31 @@ def test_running_state():
             running.quantile(wrong)
     with pytest.raises(UserError, match="half_life"):
         RunningGram(half_life=0)
+
+
+def gram_of(g, noise, generator):
+    """An unbiased estimate of the products of two vectors: one noisy pair against another."""
+    one, other = (
+        g + noise * torch.randn(g.shape, dtype=g.dtype, generator=generator) for _ in "ab"
+    )
+    products = one @ other.T
+    return (products + products.T) / 2
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 5.0])
+def test_a_cosine_of_means_is_one_or_is_not_said(noise):
+    generator = torch.Generator().manual_seed(0)
+    g = torch.tensor([[1.0, 0, 0], [-0.6, 0.8, 0]], dtype=torch.float64)
+    said = []
+    for _ in range(20):
+        running = RunningGram()
+        assert math.isnan(running.cosine())
+        for _ in range(12):
+            running.update(gram_of(g, noise, generator))
+            value = running.cosine()
+            assert math.isnan(value) or -1 <= value <= 1
+        said.append(value)
+    known = [value for value in said if not math.isnan(value)]
+    assert len(known) == 20 if noise == 0.1 else len(known) < 20
+    if noise == 0.1:
+        assert np.mean(known) == pytest.approx(-0.6, abs=0.1)

@@ -41,7 +41,9 @@ def test_no_conflict_leads_to_plain_training(estimate):
 def test_an_open_sign_leads_to_a_plan_that_runs(estimate):
     wide = with_band(estimate, [-1.0, -1, -1], [2.0, 2, 2])
     found = advice(wide, FOLDER)
-    assert "sign at k = 4 is open" in found.text
+    ratio = estimate.inner_product[2] / estimate.standard_error[2]
+    side = "negative" if ratio < 0 else "positive"
+    assert f"at k = 4 is open: the estimate is {side}, {abs(ratio):.1f} standard" in found.text
     assert found.command == "passgrad plan 'a folder/m' --ks 4 --effect 0.1"
     hard = replace(wide, success=np.array([0.0] * 90 + [0.5] * 10))
     assert "never solved, so more samples" in advice(hard, FOLDER).text

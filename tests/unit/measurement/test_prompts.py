@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from passgrad.errors import UserError
-from passgrad.lm.models import save_model
+from passgrad.lm.models import load_tokenizer, save_model
 from passgrad.measurement import drawing
 from passgrad.measurement.options import Drawing, Judging
 from passgrad.measurement.prompts import as_asked, as_task, digest
@@ -133,6 +133,26 @@ def test_a_failed_vllm_is_a_remark(place, file, tmp_path, monkeypatch):
     assert "ValueError: no room for the cache" in text
     assert str(log) in text
     assert log.read_text() == "ValueError: no room for the cache\n"
+
+
+def test_the_record_says_what_ended_the_completions_of_a_log(place, file, tmp_path):
+    rows = [
+        {"prompt": text, "completion": answer, "reward": int(answer == "a")}
+        for text in ("a=", "b=", "ab=", "ba=")
+        for answer in ("a", "b", "a", "ab")
+    ]
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    short = {"parts": False, "step": False, "reading": "fixed", "rollouts": path, "ks": [1]}
+    for name, options, ends in (
+        ("own", {}, ["<end>"]), ("named", {"end_tokens": ["="]}, ["="]),
+        ("stop", {"stop": "\n"}, ["\n"]),
+    ):  # fmt: skip
+        measured = measure(place, out=tmp_path / name, **options, **short)
+        assert measured.record["settings"]["end_tokens"] == ends
+        assert {ids[-1] for ids in measured.rollouts.table["completion_ids"].to_pylist()} == {
+            load_tokenizer(place).convert_tokens_to_ids(ends[0])
+        }
 
 
 def test_the_clock_of_the_template_runs(place, file):

@@ -9,7 +9,6 @@ from scipy.stats import chisquare
 from passgrad.errors import UserError
 from passgrad.lm.models import load_model, save_model
 from passgrad.lm.tokens import encode
-from passgrad.rollouts import transformers_engine
 from passgrad.rollouts.sampling import sample
 from passgrad.tasks.base import Prompt, Task, exact_match
 
@@ -126,21 +125,6 @@ def test_first_tokens_have_the_frequencies_of_the_model(asks):
         assert chisquare(observed, expected).pvalue > 1e-5
 
 
-def test_prompts_of_other_lengths_do_not_share_a_batch(folder, monkeypatch):
-    """Padding would be read by models that keep a state."""
-    seen = []
-    generate = transformers_engine._generate
-    monkeypatch.setattr(
-        transformers_engine,
-        "_generate",
-        lambda model, prompts, *more: (
-            seen.append({*map(len, prompts)}) or generate(model, prompts, *more)
-        ),
-    )
-    draws(folder)
-    assert seen == [{5}, {8}]
-
-
 def test_progress_within_a_batch(folder, monkeypatch):
     advanced = []
 
@@ -229,25 +213,35 @@ def other_model(name, tokenizer, place, **sizes):
 def test_each_step_has_the_law_of_a_plain_pass(
     name, sizes, cached, make_tokenizer, tmp_path, monkeypatch
 ):
-    """The states are used where they are right, and left out where not."""
+    """Padding and states are used where they are right, and left out where not."""
     from transformers import GenerationMixin
 
     place = other_model(name, make_tokenizer("ab=\n"), tmp_path / "model", **sizes)
-    steps, asked = [], []
+    lengths, asked, gaps = [], [], []
     original = GenerationMixin.generate
 
-    def generate(self, input_ids, generation_config, **options):
+    def generate(self, input_ids, attention_mask, generation_config, **options):
         generation_config.output_logits = generation_config.return_dict_in_generate = True
-        made = original(self, input_ids=input_ids, generation_config=generation_config, **options)
+        made = original(
+            self, input_ids=input_ids, attention_mask=attention_mask,
+            generation_config=generation_config, **options,
+        )  # fmt: skip
+        if "stopping_criteria" not in options:
+            return made
         asked.append(generation_config.use_cache)
-        plain = self(input_ids=made.sequences[:, :-1], use_cache=False).logits
+        lengths.append(set(attention_mask.sum(-1).tolist()))
         kept = torch.stack(made.logits, 1)
-        gap = kept.log_softmax(-1) - plain[:, input_ids.shape[1] - 1 :].log_softmax(-1)
-        steps.append(float(gap.abs().max()))
-        return made if "stopping_criteria" not in options else made.sequences
+        for ids, mask, logits in zip(made.sequences, attention_mask, kept, strict=True):
+            first = int((1 - mask).sum())
+            plain = self(input_ids=ids[None, first:-1], use_cache=False).logits[0]
+            plain = plain[input_ids.shape[1] - first - 1 :]
+            gaps.append(float((logits.log_softmax(-1) - plain.log_softmax(-1)).abs().max()))
+        return made.sequences
 
     monkeypatch.setattr(GenerationMixin, "generate", generate)
     draws(place, 4)
-    assert set(asked[1:]) == {cached}
-    assert (steps[0] < 1e-3) == cached
-    assert max(steps[1:]) < 1e-3
+    assert set(asked) == {cached}
+    # Prompts of several lengths share a batch where padding changes nothing.
+    assert lengths == ([{5, 8}] if cached else [{5}, {8}])
+    assert len(gaps) == 8
+    assert max(gaps) < 1e-3

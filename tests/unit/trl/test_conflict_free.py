@@ -1,4 +1,5 @@
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -192,6 +193,25 @@ def test_the_callback(lab, tiny, tmp_path):
             assert row["predicted_change"] == pytest.approx(float(gradient @ moved), rel=1e-3)
         before = step["theta"]
     assert table["error_inner_product"].isna().tolist() == [True, False, False]
+
+
+def test_the_recipe_explains_what_is_logged(lab, tiny, tmp_path, root):
+    text = (root / "book" / "recipe.md").read_text()
+    explained = set(re.findall(r"`((?:passk|conflict)/[^`]+)`", text))
+    watcher = ConflictCallback(every=1, plot=False)
+    trainer = lab.make_trainer(
+        *tiny, tmp_path, "rloo", k=ConflictFree(2), max_steps=3, callbacks=[watcher], seed=4,
+        per_device_train_batch_size=16,
+    )  # fmt: skip
+    trainer.train()
+    logged = {name for log in trainer.state.log_history for name in log}
+    ours = {name for name in logged if name.startswith(("passk/", "conflict/"))}
+    assert {"passk/k", "conflict/k", "conflict/coefficient_k"} <= ours
+    orders = {f"passk/pass@{k}" for k in (2, 4)}  # the recipe has those of its example
+    assert ours - orders <= explained
+    assert {"conflict/cosine", "conflict/smallest_prompt_weight"} <= explained
+    cosines = watcher.to_frame()["cosine"]
+    assert (cosines.isna() | (cosines.abs() <= 1)).all()
 
 
 def test_wrong_arguments(lab, tiny, tmp_path):

@@ -233,7 +233,13 @@ def _parsed(latex: str) -> Any:
     text = re.sub(r"\^ ?(-?\d{2,}|-\d)", r"^{\1}", text)
     text = re.sub(r"\^ ?\(([^()]*)\)", r"^{\1}", text)
     found = parse(f"${text}$", [LatexExtractionConfig()], parsing_timeout=None)
-    return next((one for one in found if not isinstance(one, str)), None)
+    value: Any = next((one for one in found if not isinstance(one, str)), None)
+    if hasattr(value, "free_symbols") and not re.search(r"_\{?i|\\(?:sum|prod|vec|hat)", text):
+        import sympy
+
+        unit = [one for one in value.free_symbols if one.name == "i"]
+        value = value.subs(dict.fromkeys(unit, sympy.I)) if unit else value
+    return value
 
 
 def _exact(found: re.Match[str]) -> str:
