@@ -18,6 +18,11 @@ completion of B along it by central differences, then the halves swapped.
   their inner products, half by half; for one k only. The products are timed on a share of the
   columns of ``--scale`` gradients, which do not fit into memory, and counted for all. For seven
   orders (1, 2, 4 to 64) the backward passes are counted, not timed.
+- windowed: the measurement over a training pass, on the same weights with a sliding window that
+  prompt and completion exceed (as a Mistral). Limit: 2.
+- unpacked: the same for a model with a state, whose sequences have a row each: random weights, of
+  the width and depth of the model, every other layer a convolution (as an LFM2). ``tokens`` has how
+  many more are read than in packed rows.
 - full, each completion: the gradient of every completion by itself, which is what gives all k
   without bias; timed on a few completions, without the products.
 
@@ -35,7 +40,18 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from _common import MODEL, Figures, Model, Smoke, interleaved, machine, progress, ratio, report
+from _common import (
+    MODEL,
+    Device,
+    Figures,
+    Model,
+    Smoke,
+    interleaved,
+    machine,
+    progress,
+    ratio,
+    report,
+)
 from packed_logprobs import padded_batches, padded_logprobs
 
 from passgrad.estimators import advantages
@@ -47,7 +63,9 @@ from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.tokens import encode
 from passgrad.measurement.parts import Folding, ModelParts, Reading, estimate_parts
 
-PARTS = ("training", "split", "orders", "padded", "full")
+#: tokens, which prompts and completions exceed
+WINDOW = 64
+PARTS = ("training", "split", "orders", "windowed", "unpacked", "padded", "full")
 
 
 def completions(tokenizer, num_prompts: int, num: int, prompt_tokens: int, length: int):
@@ -63,6 +81,40 @@ def completions(tokenizer, num_prompts: int, num: int, prompt_tokens: int, lengt
             [text[a : a + length - spread + i % (2 * spread + 1)] for i, a in enumerate(places)]
         )
     return Completions.from_tokens(prompts, drawn)
+
+
+def windowed(model: Any) -> Any:
+    """The same weights behind a sliding window, for models like Llama; else random ones."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    made = MistralForCausalLM(MistralConfig(sliding_window=WINDOW, **sizes(model))).eval()
+    if model.config.model_type == "llama":
+        made.load_state_dict(model.state_dict())
+    return made
+
+
+def unpacked(model: Any) -> Any:
+    """Random weights of this width and depth, with a state in every other layer."""
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    given = sizes(model)
+    layers = ["conv" if i % 2 else "full_attention" for i in range(given["num_hidden_layers"])]
+    given.pop("head_dim")
+    config = Lfm2Config(layer_types=layers, block_auto_adjust_ff_dim=False, **given)
+    return Lfm2ForCausalLM(config).eval()
+
+
+def sizes(model: Any) -> dict[str, Any]:
+    """Of a model, as other configurations call them."""
+    config = model.config
+    names = (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "num_key_value_heads", "max_position_embeddings",
+        "tie_word_embeddings", "rope_parameters", "rms_norm_eps",
+    )  # fmt: skip
+    given = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    head = getattr(config, "head_dim", None)
+    return given | {"head_dim": head or config.hidden_size // config.num_attention_heads}
 
 
 def halves(shape: tuple[int, int]):
@@ -163,6 +215,7 @@ def main(
     repeats: int = 1,
     parts: Annotated[str, typer.Option(help="what to time")] = ",".join(PARTS),
     model_name: Model = MODEL,
+    device: Device = "cpu",
     smoke: Smoke = False,
     json: Figures = None,
 ) -> None:
@@ -174,6 +227,7 @@ def main(
     if unknown := set(chosen) - set(PARTS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
     model, tokenizer = load_model(model_name)
+    model.to(device)
     some = completions(tokenizer, num_prompts, num_completions, prompt_tokens, length)
     generator = torch.Generator().manual_seed(0)
     rewards = (torch.rand(some.shape, generator=generator) < 0.5).double()
@@ -264,6 +318,26 @@ def main(
             "seconds": {"passes": whole, **both},
             "ratio": (whole + both["64"]) / (whole + both["1"]),
         }
+    for name, make in (("windowed", windowed), ("unpacked", unpacked)):
+        if name in chosen:
+            progress(name)
+            other = CompletionPasses(make(model), some, rewards, token_budget=token_budget)
+            timed = interleaved(
+                {
+                    "measurement": lambda other=other: measure(other),
+                    "training": lambda other=other: other.gradient(ones),
+                },
+                repeats,
+                warm_up=False,
+            )
+            figures[name] = {
+                "seconds": timed,
+                "rows": str(other.packing),
+                "tokens": sum(row.num_tokens for row in other.rows(some.chosen())),
+                "step_error": other.last_error,
+                "ratio": ratio(timed, "measurement", "training"),
+            }
+            figures["limit"][name] = 2.0
     if "padded" in chosen:
         progress("padded batches")
         begun = time.perf_counter()

@@ -12,10 +12,10 @@ import pytest
 from passgrad.lm.models import MODELS, save_model
 
 #: what takes a model of one's own: a tiny one goes the same way in less time
-WITH_MODEL = ("packed_logprobs", "measure_passes", "prompt_gram")
+WITH_MODEL = ("packed_logprobs", "measure_passes", "prompt_gram", "bfloat16")
 NAMES = (
-    "advantages", "conflict_free_step", "measure_passes", "packed_logprobs", "phase_diagram",
-    "prompt_gram", "read_logs",
+    "advantages", "bfloat16", "conflict_free_step", "measure_passes", "packed_logprobs",
+    "phase_diagram", "prompt_gram", "read_logs",
 )  # fmt: skip
 #: what starts an engine takes longer than the others
 WITH_ENGINE = "rollout_engines"

@@ -23,7 +23,7 @@ _LONG = 32
 
 @dataclass
 class _Doubts:
-    """Samples of which something was guessed."""
+    """Samples of which something was guessed, and texts that were read before."""
 
     remade: list[Sample] = field(default_factory=list)
     ambiguous: list[Sample] = field(default_factory=list)
@@ -31,6 +31,7 @@ class _Doubts:
     completed: list[Sample] = field(default_factory=list)
     broken: list[Sample] = field(default_factory=list)
     prompts: list[Sample] = field(default_factory=list)
+    texts: dict[tuple[int, ...], str] = field(default_factory=dict)
 
 
 def complete_tokens(log: Log, samples: list[Sample], max_new_tokens: int | None) -> None:
@@ -146,7 +147,7 @@ def _check(sample: Sample, log: Log, ends: tuple[int, ...], doubts: _Doubts) -> 
     token_ids = sample.ids
     assert token_ids is not None
     size = max(len(tokenizer), log.vocabulary)
-    if any(not 0 <= token < size for token in token_ids):
+    if token_ids and not (min(token_ids) >= 0 and max(token_ids) < size):
         refuse(
             sample.where,
             f"a token id is outside the tokenizer's {size}; "
@@ -168,8 +169,10 @@ def _check(sample: Sample, log: Log, ends: tuple[int, ...], doubts: _Doubts) -> 
             sample.ids = [*token_ids, *_end(sample, tokenizer, stop, ends)]
             doubts.completed.append(sample)
     if sample.completion is None:
-        body = token_ids[: len(token_ids) - length]
-        sample.completion = decode(tokenizer, body)
+        body = tuple(token_ids[: len(token_ids) - length])
+        if body not in doubts.texts:
+            doubts.texts[body] = decode(tokenizer, body)
+        sample.completion = doubts.texts[body]
 
 
 def _said(total: int, doubts: _Doubts) -> list[str]:

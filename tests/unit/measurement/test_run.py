@@ -8,6 +8,8 @@ import time
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -355,19 +357,47 @@ def test_a_verifier_that_cannot_be_loaded_is_said_before_anything_is_drawn(
 def test_rollouts_from_elsewhere_give_the_same_numbers(made, place, tmp_path):
     first, _ = made
     path = tmp_path / "log.parquet"
-    table = first.rollouts.table.select(["prompt_id", "prompt", "completion_ids", "reward"])
-    pd.DataFrame(table.to_pylist()).rename(columns={"prompt_id": "id"}).to_parquet(path)
+    table = first.rollouts.table
+    names = {"prompt_id": "id", "prompt": "prompt", "completion_ids": "completion_ids"}
+    logged = table.select([*names, "reward"]).rename_columns([*names.values(), "reward"])
+    pq.write_table(logged, path)
     short = {"reading": "fixed", "parts": False, "step": False}
-    again = measure(place, out=tmp_path / "m", rollouts=path, ks=[1, 2, 4], **short)
-    np.testing.assert_allclose(again.estimate.inner_product, first.estimate.inner_product)
+    again = measure(place, out=tmp_path / "m", rollouts=path, ks=[4], **short)
+    at_4 = list(first.estimate.ks).index(4)
+    np.testing.assert_allclose(again.estimate.inner_product[-1], first.estimate.inner_product[at_4])
     assert again.record["settings"]["samples"] == 12000
     assert any("the log does not say temperature" in text for text in again.remarks)
     hot = tmp_path / "hot.parquet"
-    few = pd.read_parquet(path).groupby("id").head(64).reset_index(drop=True)
-    few.assign(temperature=0.7).to_parquet(hot)
+    few = logged.filter(pc.less(table["sample"], 64))
+    pq.write_table(few.append_column("temperature", pa.array([0.7] * few.num_rows)), hot)
     warned = measure(place, out=tmp_path / "hot", rollouts=hot, ks=[1], **short)
     assert any("(temperature 0.7)" in text for text in warned.remarks)
     assert warned.record["remarks"] == list(warned.remarks)
+
+
+def test_a_folder_of_steps_with_several_rewards_gives_the_same_numbers(made, place, tmp_path):
+    """Two prompts a file, as a trainer leaves them; the reward is named, and kept in the record."""
+    table = pd.DataFrame(made[0].rollouts.table.to_pylist()).groupby("prompt_id").head(64)
+    whole = table[["prompt", "completion_ids", "reward"]]
+    whole.to_parquet(tmp_path / "whole.parquet")
+    short = {"reading": "fixed", "parts": False, "step": False, "ks": [1, 2, 4], "stop": "\n"}
+    wanted = measure(place, out=tmp_path / "w", rollouts=tmp_path / "whole.parquet", **short)
+    folder = tmp_path / "completions"
+    folder.mkdir()
+    names = list(dict.fromkeys(table["prompt"]))
+    for step in range(3):
+        part = whole[whole["prompt"].isin(names[2 * step : 2 * step + 2])]
+        part = part.assign(step=step, right=2.0 * part["reward"] - 1, format=0.5)
+        part.drop(columns="reward").to_parquet(folder / f"completions_{step:05d}.parquet")
+    given = {"rollouts": folder, "layout": "plain", **short}
+    with pytest.raises(UserError, match="unknown columns 'right', 'format'"):
+        measure(place, out=tmp_path / "f", **given)
+    given["reward"] = {"right": 1, "format": 0}
+    read = measure(place, out=tmp_path / "f", threshold=0.5, **given)
+    np.testing.assert_array_equal(read.estimate.inner_product, wanted.estimate.inner_product)
+    assert any("3 training steps (0 to 2)" in text for text in read.remarks)
+    with pytest.raises(UserError, match="begun with another rollouts_digest"):
+        measure(place, out=tmp_path / "f", threshold=-0.5, resume=True, **given)
 
 
 def test_without_prompts_and_rollouts_there_is_nothing_to_measure(place, tmp_path):

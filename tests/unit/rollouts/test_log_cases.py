@@ -88,9 +88,12 @@ def reader(make_tokenizer, log_cases):
     return Reader(make_tokenizer("0123456789+= abcdefghijklmnopqrstuvwxyz"), log_cases)
 
 
-def test_logs_are_read_as_meant_or_refused(reader, replications):
-    count = replications(100_000, 1500)
-    assert 0.3 * count < run(reader, 0, count) < 0.9 * count  # both happen
+def test_logs_are_read_as_meant_or_refused(reader):
+    assert 300 < run(reader, 0, 1000) < 600  # both happen
+
+
+def test_many_logs_are_read_as_meant_or_refused(reader, replications):
+    run(reader, 1, replications(100_000, 1000))
 
 
 def test_a_reader_that_reads_wrong_is_noticed(reader, monkeypatch):

@@ -131,7 +131,14 @@ def _checked(place: Path) -> str:
             raise UserError(f"{place} has no {ADAPTER_WEIGHTS}; save the adapter as safetensors")
         check_safetensors(place / ADAPTER_WEIGHTS)
         _check_kind(place)
-        resolve(base_of(place))
+        base = base_of(place)
+        try:
+            resolve(base)
+        except UserError as error:
+            raise UserError(
+                f"the adapter in {place} stands on {base}: {error} (base_model_name_or_path in "
+                f"its {ADAPTER} names the base)"
+            ) from None
         return str(place)
     if not (place / CONFIG).is_file() or not has_weights(place):
         inside = _models_inside(place)

@@ -16,6 +16,9 @@ _QUANTISED = re.compile(
 )
 
 
+_LAW = (*LAW, "seed", "max_new_tokens")
+
+
 def read_plain(log: Log) -> list[Sample]:
     """One sample a row."""
     weights = log.weights("reward")
@@ -94,12 +97,14 @@ def answer_of(value: Any, where: str) -> str | None:
 
 def law_of(row: Row) -> dict[str, Any]:
     """The sampling law that a row states."""
-    law: dict[str, Any] = {
-        name: setting(row.cells.get(name), row.where, name, text=row.text) for name in LAW
-    }
-    for name in ("top_k", "seed", "max_new_tokens"):
-        law[name] = whole(row.cells.get(name), row.where, name, text=row.text)
-    check_law(law, row.where)
+    law: dict[str, Any] = {}
+    for name in _LAW:
+        cell = row.cells.get(name)
+        if cell is not None:
+            read = setting if name in ("temperature", "top_p") else whole
+            law[name] = read(cell, row.where, name, text=row.text)
+    if law:
+        check_law(law, row.where)
     return law
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from decimal import Decimal
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from passgrad.errors import UserError
 
 # What a 64-bit float holds exactly.
 _EXACT = 2**53
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 def refuse(where: str, text: str) -> NoReturn:
@@ -38,6 +40,8 @@ def number(value: Any, where: str, name: str, *, text: bool = False) -> float | 
     """
     if value is None:
         return None
+    if type(value) is float and math.isfinite(value):
+        return value
     if text and isinstance(value, str):
         try:
             value = json.loads(value.strip().lower(), parse_constant=float)
@@ -113,7 +117,7 @@ def clean(value: str, where: str, name: str) -> str:
 
     :raises UserError: For halves of surrogate pairs, which JSON may hold.
     """
-    if any("\ud800" <= sign <= "\udfff" for sign in value):
+    if _HALVES.search(value):
         refuse(where, f"{name} holds half of a surrogate pair; write whole characters")
     return value
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from passgrad.rollouts.foreign_logs import Log, RetokenisedWarning, Sample, reward_of
-from passgrad.rollouts.readers.plain import answer_of
-from passgrad.rollouts.readers.values import missing, whole
+from passgrad.rollouts.readers.values import whole
 
 
 def read_verl(log: Log) -> list[Sample]:
@@ -20,14 +19,12 @@ def read_verl(log: Log) -> list[Sample]:
         text = log.text(cells.get("input"), where, "input")
         known = log.lookup.find(None, text)
         unmatched += known is None
-        gts = cells.get("gts")
         sample = Sample(
             where,
             known.id if known else None,
             known.text if known else text,
             log.text(cells.get("output"), where, "output"),
             reward=reward_of(row, weights),
-            answer=answer_of(gts, where) if isinstance(gts, str) and not missing(gts) else None,
             step=whole(cells.get("step"), where, "step", text=row.text),
         )
         samples.append(log.ended(sample, cells.get("finish_reason")))

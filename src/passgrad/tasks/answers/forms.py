@@ -18,9 +18,10 @@ from passgrad.tasks.answers.units import CURRENCIES, unit_of
 # Beyond these a number is compared as text: its value would take seconds to compute.
 _LONGEST, _LARGEST_POWER = 1000, 5000
 
-_INTEGER = r"[1-9]\d{0,2}(?:,\d{3})+(?!\d)|[1-9]\d{0,2}(?: \d{3})+(?!\d)|\d+"
+_INTEGER = r"[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+|(?:'\d{3})+|(?:_\d{3})+)(?!\d)|\d+"
 _DECIMAL = (
-    rf"(?:[1-9]\d{{0,2}}(?:\.\d{{3}})+,\d+|[1-9]\d{{0,2}}(?:\.\d{{3}}){{2,}}(?![\d.])"
+    rf"(?:[1-9]\d{{0,2}}(?:(?:\.\d{{3}})+|(?: \d{{3}})+),\d+"
+    rf"|[1-9]\d{{0,2}}(?:\.\d{{3}}){{2,}}(?![\d.])"
     rf"|(?:{_INTEGER})(?:\.\d*)?|\.\d+)"
 )
 _POWER = r"10 ?(?:\^|\*\*) ?\{?(?P<power>[+-]?\d+)\}?"
@@ -318,7 +319,8 @@ def _ratio(part: dict[str, str | None], sign: int) -> tuple[Fraction, None, int]
 
 def _plain(digits: str) -> str:
     """Digits with a point and nothing else."""
-    if re.fullmatch(r"[+-]?\d+(?:\.\d{3})+,\d+", digits):
+    digits = re.sub("['_]", "", digits)
+    if re.fullmatch(r"[+-]?\d+(?:[. ]\d{3})+,\d+", digits):
         digits = digits.replace(".", "").replace(",", ".")
     elif digits.count(".") > 1:
         digits = digits.replace(".", "")

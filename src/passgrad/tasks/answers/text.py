@@ -34,13 +34,17 @@ _UNIT = rf"(?:{_NUMBER}(?:\s\d+/\d+)?(?:{_COMMAND}|{_LETTER})*|(?:{_COMMAND}|{_L
 _ATOM = rf"[+\-−±]?\s?[(\[]*[+\-−]?{_UNIT}{_POWER}(?:[)\]]+{_POWER})?"
 _SIGN = r"(?:\*\*|[-+*/^×·÷=<>≤≥≈−:]|\\(?:times|cdot|div|pm|le|ge|leq|geq|approx)(?![a-zA-Z]))"
 _RUN = re.compile(rf"(?<![\w\\^.]){_ATOM}(?:\s*{_SIGN}\s*{_ATOM})*(?:\s?[apAP]\.?[mM]\b)?")
-_UNFINISHED = re.compile(rf"\s*(?:{_SIGN}|\\(?:frac|sqrt|text|left)?)\s*\Z")
+_UNFINISHED = re.compile(
+    rf"\s*(?:{_SIGN}|\\(?:frac|sqrt|text|left)?|(?<![a-zA-Z\\])(?:and|or))\s*\Z"
+)
 _STATEMENT = re.compile(
-    r"\b(?:answer|result|solution|choice|option)s?\b[^.\n:=]{0,40}?(?:\bis\b|\bare\b|:|=)[ \t]*"
-    r"(?P<said>\S[^\n]*)",
+    r"\b(?:answer|result|solution|choice|option)s?\b[^.\n:=]{0,40}?"
+    r"(?:\b(?:is|are|be)\b|:|=)[ \t]*(?P<said>\S[^\n]*)",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?<=\w\w)[.!?](?:\s|\Z)|[!?](?:\s|\Z)")
+_SENTENCE_END = re.compile(
+    r"(?<=\w\w)(?<!\b[SDM][tr])(?<!\bM[ts])(?<!\bMrs)(?<!\b[JS]r)\.(?:\s|\Z)|[!?](?:\s|\Z)"
+)
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _BOLD = re.compile(r"(?<![\w)*])(\*{1,3}|`)(?=[^\s*])(.+?)(?<=[^\s*])\1(?![\w(*])")
 _CHOICE = re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+(?P<said>\(?[A-Z]\)?)(?![\w'’])")
@@ -103,7 +107,8 @@ def answer_text(
         return None
     if box is not None:
         return box
-    text = re.sub(r"(?m)^[#>\s]+", "", _BOLD.sub(r"\2", text)).strip()
+    text = re.sub(r"(?m)^[#>\s]+", "", _BOLD.sub(r"\2", text))
+    text = text.strip()
     if not text:
         return None
     if like is not None:
@@ -111,6 +116,7 @@ def answer_text(
         return places[-1] if places else None
     if words:
         return _said(text)
+    text = re.sub(r"^A\s?:\s|\s*\\\\\s*\Z", "", text).strip()
     text = re.sub(r"(?<![\\a-zA-Z])sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![\\a-zA-Z])(pi|inf|infinity)(?![a-zA-Z])", _named, text)
     if _alone(text):

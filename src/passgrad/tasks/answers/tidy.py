@@ -18,7 +18,11 @@ _SIGNS = {
     "ℝ": r"\mathbb{R} ", "ℤ": r"\mathbb{Z} ", "…": r"\ldots ", "′": "'", "’": "'",
 }  # fmt: skip
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
-_SPACES = re.compile(r"\\[,;: >]|\\q?quad\b|~|[\s\u200b\u2060\ufeff]+")
+_SPACES = re.compile(r"(?<!\\)\\[,;: >]|\\q?quad\b|~|[\s\u200b\u2060\ufeff]+")
+_LOOKS = re.compile(
+    r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:bf|rm|it|sf|tt|[lL]arge|LARGE|huge|Huge|small|normalsize"
+    r"|displaystyle|textstyle|boldsymbol|mathstrut)(?![a-zA-Z])|\^\{\}|\\\\\s*\Z"
+)
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname)\s*\{")
 _FUNCTIONS = r"sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|max|min|gcd|lcm"
 _FRACTIONS = re.compile(r"(\d?)\s?([¼-¾⅐-⅞])")
@@ -38,7 +42,8 @@ def tidy(text: str) -> str:
         str(unicodedata.decimal(sign)) if sign > "\x7f" and sign.isdecimal() else sign
         for sign in text
     )
-    text = text.replace(r"\!", "").replace("{,}", ",").replace(r"\displaystyle", "")
+    text = text.replace(r"\!", "").replace("{,}", ",").replace("{.}", ".")
+    text = _LOOKS.sub("", text).replace(r"\degree", r"^\circ")
     text = _SPACES.sub(" ", text).strip()
     text = re.sub(r"\\(?:left|right|big|Big|bigg|Bigg)(?![a-zA-Z])\s*\.?", "", text)
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)

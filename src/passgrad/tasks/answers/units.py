@@ -27,6 +27,8 @@ week weeks
 month months
 year years
 degree degrees deg °
+°C °c celsius
+°F °f fahrenheit
 rad radian radians
 l liter liters litre litres
 ml milliliter milliliters
