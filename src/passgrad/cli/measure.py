@@ -69,7 +69,7 @@ def measure(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="A reward of at least this is right.  [default: rewards are 0 and 1]",
+            help="A reward above this is right.  [default: rewards are 0 and 1]",
             rich_help_panel=_LOGGED,
         ),
     ] = None,
