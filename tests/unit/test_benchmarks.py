@@ -80,3 +80,18 @@ def test_it_prints_ratio_and_limit(processes, root, tmp_path, request, name):
 
 def test_engines_are_compared(vllm, root, tmp_path):
     run(root, tmp_path / "figures.json", WITH_ENGINE)
+
+
+def test_the_book_says_what_bfloat16_was_measured_to_do(root):
+    figures = json.loads((root / "benchmarks" / "figures" / "bfloat16.json").read_text())
+    assert figures["smoke"] is False
+    assert re.fullmatch(r"[0-9a-f]{40}", figures["provenance"]["commit"])
+    text = (root / "book" / "measure.md").read_text().split("(sec-measure-bfloat16)=", 1)[1]
+    product = figures["product"]
+    for k, row in product["forward"].items():
+        cells = [f"{100 * row['bias']:+.1f} %", f"{100 * row['noise']:.1f} %"]
+        cells.append(f"{row['bias_in_errors']:+.2f}")
+        for way in ("central 2e-06", "central 1e-05"):
+            one = product[way][k]
+            cells += [f"{100 * one['bias']:+.1f} %", f"{100 * one['noise']:.1f} %"]
+        assert f"| {k} | {' | '.join(cells)} |" in text
