@@ -34,7 +34,7 @@ LOWER := unit/test_metrics.py unit/test_objectives.py unit/test_interference.py 
 # Processes for pytest, a thread each; empty: one process with all threads
 JOBS ?= 2
 
-.PHONY: help env model book audit quick test test-all lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
+.PHONY: help env model book audit quick test test-all gpu lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
 
 help: ## Show this list
 	@echo "Targets:"
@@ -52,6 +52,9 @@ test: env model lint types floors ## Style, types, floors and tests: ten minutes
 
 test-all: env model lint types floors ## The same with every test, and which lines of the library ran
 	@$(MAKE) pytest TIER=all COVER=1
+
+gpu: env model ## On a GPU, under eight minutes, no network: its tests, a measurement, training, benchmarks
+	$(BIN)/python scripts/gpu.py $(ARGS)
 
 doctor: env ## Say whether this machine is ready
 	$(BIN)/passgrad doctor

@@ -22,6 +22,7 @@ MODEL = "smollm2-135m"
 Smoke = Annotated[bool, typer.Option(help="seconds, to see that it runs; figures mean nothing")]
 Figures = Annotated[Path | None, typer.Option(help="write the figures here too")]
 Model = Annotated[str, typer.Option("--model", help="an embedded model, or a folder with one")]
+Device = Annotated[str, typer.Option(help="where the model computes: cpu, cuda")]
 
 
 def interleaved(
@@ -36,6 +37,8 @@ def interleaved(
         for name, function in functions.items():
             begun = time.perf_counter()
             function()
+            if torch.cuda.is_available():  # it may not have ended yet
+                torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - begun)
             progress(f"round {round_number + 1}/{repeats}: {name} {seconds[name][-1]:.2f} s")
     return seconds

@@ -40,7 +40,18 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from _common import MODEL, Figures, Model, Smoke, interleaved, machine, progress, ratio, report
+from _common import (
+    MODEL,
+    Device,
+    Figures,
+    Model,
+    Smoke,
+    interleaved,
+    machine,
+    progress,
+    ratio,
+    report,
+)
 from packed_logprobs import padded_batches, padded_logprobs
 
 from passgrad.estimators import advantages
@@ -204,6 +215,7 @@ def main(
     repeats: int = 1,
     parts: Annotated[str, typer.Option(help="what to time")] = ",".join(PARTS),
     model_name: Model = MODEL,
+    device: Device = "cpu",
     smoke: Smoke = False,
     json: Figures = None,
 ) -> None:
@@ -215,6 +227,7 @@ def main(
     if unknown := set(chosen) - set(PARTS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
     model, tokenizer = load_model(model_name)
+    model.to(device)
     some = completions(tokenizer, num_prompts, num_completions, prompt_tokens, length)
     generator = torch.Generator().manual_seed(0)
     rewards = (torch.rand(some.shape, generator=generator) < 0.5).double()

@@ -21,7 +21,18 @@ from typing import Annotated
 
 import torch
 import typer
-from _common import MODEL, Figures, Model, Smoke, interleaved, machine, progress, ratio, report
+from _common import (
+    MODEL,
+    Device,
+    Figures,
+    Model,
+    Smoke,
+    interleaved,
+    machine,
+    progress,
+    ratio,
+    report,
+)
 
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, pack, packed_logprobs
 from passgrad.lm.models import load_model
@@ -76,7 +87,7 @@ def padded_batches(some, batch: int):
 
 def padded_logprobs(model, batch, *, every: bool):
     """Log-probabilities of one padded batch; ``every``: with the logits of all tokens."""
-    ids, mask, owners, places, targets = batch
+    ids, mask, owners, places, targets = (one.to(model.device) for one in batch)
     if every:
         table = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.log_softmax(-1)
         chosen = table[owners, places, targets]
@@ -84,7 +95,7 @@ def padded_logprobs(model, batch, *, every: bool):
         hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         table = model.lm_head(hidden[owners, places]).log_softmax(-1)
         chosen = table.gather(-1, targets[:, None])[:, 0]
-    return torch.zeros(len(ids)).index_add(0, owners, chosen)
+    return torch.zeros(len(ids), device=model.device).index_add(0, owners, chosen)
 
 
 def main(
@@ -98,6 +109,7 @@ def main(
     batch: Annotated[int, typer.Option(help="rows of a padded batch")] = 8,
     repeats: int = 5,
     model_name: Model = MODEL,
+    device: Device = "cpu",
     smoke: Smoke = False,
     json: Figures = None,
 ) -> None:
@@ -105,6 +117,7 @@ def main(
     if smoke:
         num_completions, prompt_tokens, length, batch, repeats = 4, 24, 4, 2, 1
     model, tokenizer = load_model(model_name)
+    model.to(device)
     some = sequences(tokenizer, prompt_tokens, num_completions, length)
     weights = torch.linspace(-1, 1, num_completions)
     named = list(model.parameters())

@@ -41,9 +41,11 @@ MARKS = {
     "processes": "processes",
     "replications": "simulation",
     "tiny_model": "tiny",
+    "gpu_device": "gpu",
+    "measured_memory": "memory",
 }
 #: what may take longer than the budget
-HEAVY = {"model", "vllm", "book", "browser", "processes", "notebook"}
+HEAVY = {"model", "vllm", "book", "browser", "processes", "notebook", "gpu", "memory"}
 #: what is not in the quick tier
 NOT_QUICK = {*HEAVY, "simulation", "tiny"}
 #: group of tests that share one worker, and so what these fixtures make; heaviest first
@@ -98,6 +100,7 @@ def in_tier(item, tier, notebooks):
         in_test = item.callspec.params["source"].stem in notebooks
     else:
         in_test = "vllm" not in marks or VLLM_IN_TEST in names_of(item)
+        in_test = in_test and "memory" not in marks
     if tier == "rest":
         # Simulations run again, with all their replications.
         return not in_test or "simulation" in marks

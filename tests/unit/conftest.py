@@ -209,6 +209,16 @@ def several(processes, make_tokenizer, tiny_model, tmp_path_factory):
         "--ks", "1,2,4", "--reading", "fixed", "--out", str(place / "two"),
     ]  # fmt: skip
     (place / "arguments.json").write_text(json.dumps(arguments))
+    again = [
+        "measure", "--model", str(place / "model"), "--ks", "1,2,4", "--reading", "fixed",
+        "--rollouts", str(place / "two" / "rollouts.parquet"), "--out",
+    ]  # fmt: skip
+    others = {
+        "sharded": [*again, str(place / "sharded"), "--shard"],
+        "coarse": [*again, str(place / "coarse"), "--no-parts", "--dtype", "bfloat16"],
+        "both": [*again, str(place / "both"), "--shard", "--dtype", "bfloat16"],
+    }
+    (place / "others.json").write_text(json.dumps(others))
     done = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",

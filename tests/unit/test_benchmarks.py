@@ -12,10 +12,10 @@ import pytest
 from passgrad.lm.models import MODELS, save_model
 
 #: what takes a model of one's own: a tiny one goes the same way in less time
-WITH_MODEL = ("packed_logprobs", "measure_passes", "prompt_gram")
+WITH_MODEL = ("packed_logprobs", "measure_passes", "prompt_gram", "bfloat16")
 NAMES = (
-    "advantages", "conflict_free_step", "measure_passes", "packed_logprobs", "phase_diagram",
-    "prompt_gram", "read_logs",
+    "advantages", "bfloat16", "conflict_free_step", "measure_passes", "packed_logprobs",
+    "phase_diagram", "prompt_gram", "read_logs",
 )  # fmt: skip
 #: what starts an engine takes longer than the others
 WITH_ENGINE = "rollout_engines"
@@ -80,3 +80,18 @@ def test_it_prints_ratio_and_limit(processes, root, tmp_path, request, name):
 
 def test_engines_are_compared(vllm, root, tmp_path):
     run(root, tmp_path / "figures.json", WITH_ENGINE)
+
+
+def test_the_book_says_what_bfloat16_was_measured_to_do(root):
+    figures = json.loads((root / "benchmarks" / "figures" / "bfloat16.json").read_text())
+    assert figures["smoke"] is False
+    assert re.fullmatch(r"[0-9a-f]{40}", figures["provenance"]["commit"])
+    text = (root / "book" / "measure.md").read_text().split("(sec-measure-bfloat16)=", 1)[1]
+    product = figures["product"]
+    for k, row in product["forward"].items():
+        cells = [f"{100 * row['bias']:+.1f} %", f"{100 * row['noise']:.1f} %"]
+        cells.append(f"{row['bias_in_errors']:+.2f}")
+        for way in ("central 2e-06", "central 1e-05"):
+            one = product[way][k]
+            cells += [f"{100 * one['bias']:+.1f} %", f"{100 * one['noise']:.1f} %"]
+        assert f"| {k} | {' | '.join(cells)} |" in text

@@ -69,7 +69,7 @@ def measure(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="A reward of at least this is right.  [default: rewards are 0 and 1]",
+            help="A reward above this is right.  [default: rewards are 0 and 1]",
             rich_help_panel=_LOGGED,
         ),
     ] = None,
@@ -265,6 +265,15 @@ def measure(
             rich_help_panel=_RUNNING,
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what it would take, in memory, tokens and time, and stop; what does not fit "
+            "is refused with what would.",
+            rich_help_panel=_RUNNING,
+        ),
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -322,6 +331,18 @@ def measure(
             layout=layout, settings=settings, requests=requests,  # type: ignore[arg-type]
         ),
     )  # fmt: skip
+    if dry_run:
+        from passgrad.lm.distributed import processes
+        from passgrad.measurement.forecast import forecast
+
+        with processes(device=device) as group:
+            found = forecast(
+                model, prompts, drawing=asked.drawing, judging=asked.judging,
+                estimating=asked.estimating, step=asked.step, running=asked.running,
+            )  # fmt: skip
+            if group.is_main:
+                typer.echo(str(found))
+        return
     _run(model, prompts, out, asked)
 
 

@@ -35,8 +35,11 @@ START = 2e-6
 TOLERANCE = 1e-3
 # Of START: twelve halvings or doublings, a factor of 4,000.
 _REACH = 12
-# float64 holds 29 more bits of a number than float32; so many weights are moved at a time.
-_SPARE_BITS, _CHUNK = 29, 2**19
+# So many more bits of a number float64 holds; so many weights are moved at a time.
+_SPARE_BITS, _CHUNK = {torch.float32: 29, torch.bfloat16: 45}, 2**19
+
+
+_MOVABLE = {"torch.float64", *map(str, _SPARE_BITS)}
 
 
 class Displacement:
@@ -45,15 +48,15 @@ class Displacement:
 
     Holds one copy of the parameters that move. Those without a direction stay.
 
-    :raises UserError: For parameters in less than float32, where a step of use is lost to rounding.
+    :raises UserError: For parameters in float16.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], directions: Mapping[str, Tensor]) -> None:
-        coarse = {str(p.dtype) for p in parameters.values() if p.dtype.itemsize < 4}
-        if coarse:
+        others = {str(p.dtype) for p in parameters.values()} - _MOVABLE
+        if others:
             raise UserError(
-                f"central differences cannot move weights in {', '.join(sorted(coarse))} by a "
-                "small step; load the model in float32, or use method='forward'"
+                f"weights in {', '.join(sorted(others))} cannot be moved by a small step; "
+                "load the model in float32 or bfloat16"
             )
         self._moved = [(parameters[name].detach(), v) for name, v in directions.items()]
         self._saved: list[Tensor] = []
@@ -70,7 +73,7 @@ class Displacement:
         if step == self.step:
             return
         for (parameter, v), saved in zip(self._moved, self._saved, strict=True):
-            if parameter.dtype == torch.float32:
+            if parameter.dtype in _SPARE_BITS:
                 _move_and_round(parameter, saved, v, step)
             else:
                 torch.add(saved, v.to(saved), alpha=step, out=parameter)
@@ -88,12 +91,13 @@ class Displacement:
 
 
 def _move_and_round(parameter: Tensor, saved: Tensor, v: Tensor, step: float) -> None:
-    """Write saved + step v into float32 weights, rounded at random without bias.
+    """Write saved + step v into weights, rounded at random without bias.
 
-    A random number is added to the bits that float32 does not have, and the sum is cut: it carries
-    into the last place as often as those bits say. Weights that do not move stay exactly.
+    A random number is added to the bits that the weights do not have, and the sum is cut: it
+    carries into the last place as often as those bits say. Weights that do not move stay exactly.
     """
-    bits = _random_bits(parameter.device)
+    spare = _SPARE_BITS[parameter.dtype]
+    bits = _random_bits(parameter.device, spare)
     scratch = torch.empty(len(bits), dtype=torch.float64, device=parameter.device)
     flat, origin, along = (x.reshape(-1) for x in (parameter, saved, v.to(saved.device)))
     for target, start, part in zip(
@@ -101,17 +105,17 @@ def _move_and_round(parameter: Tensor, saved: Tensor, v: Tensor, step: float) ->
     ):
         exact = scratch[: len(part)]
         exact.copy_(start).add_(part, alpha=step)
-        exact.view(torch.int64).add_(bits[: len(part)]).bitwise_and_(-(1 << _SPARE_BITS))
+        exact.view(torch.int64).add_(bits[: len(part)]).bitwise_and_(-(1 << spare))
         target.copy_(exact)
     if flat.data_ptr() != parameter.data_ptr():  # not contiguous: reshape made a copy
         parameter.copy_(flat.view(parameter.shape))
 
 
 @lru_cache(maxsize=4)
-def _random_bits(device: torch.device) -> Tensor:
+def _random_bits(device: torch.device, spare: int) -> Tensor:
     """Always the same; each chunk of weights uses them again."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(1 << _SPARE_BITS, (_CHUNK,), generator=generator).to(device)
+    return torch.randint(1 << spare, (_CHUNK,), generator=generator).to(device)
 
 
 @dataclass(frozen=True)
@@ -161,9 +165,15 @@ def central_differences(
         one process of several.
     :param agree: The number that all processes go on with, for what each of them found, so that
         they take the same steps. ``evaluate`` must give all of them the same values.
-    :raises UserError: For parameters in less than float32, a vector that is not finite, or no
-        pilot.
+    :raises UserError: For parameters in less than float32, whose arithmetic is all that two values
+        so close to each other differ by; a vector that is not finite; no pilot.
     """
+    coarse = {str(p.dtype) for p in parameters.values() if p.dtype.itemsize < 4}
+    if coarse:
+        raise UserError(
+            f"central differences of a model in {', '.join(sorted(coarse))} are lost in its "
+            "rounding; use method='forward', or load the model in float32"
+        )
     moved = {name: parameters[name] for name in directions}
     along, size = agree(norm(directions)), agree(norm(moved))
     if not math.isfinite(along):

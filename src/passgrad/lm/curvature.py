@@ -107,7 +107,7 @@ def _forward(passes: CompletionPasses, vector: Tensor, where: Tensor | None) -> 
     named = {name: one.detach() for name, one in layout.parameters(model).items()}
     v = {name: one.to(named[name]) for name, one in layout.views(vector.detach()).items()}
     bends = torch.full((len(passes.completions.sequences),), torch.nan, dtype=torch.float64)
-    with torch.no_grad(), plain_operations(model), _Composed():
+    with torch.no_grad(), plain_operations(model), Composed():
         for row in passes.rows(passes.completions.chosen(where)):
             function = partial(packed_logprobs, model, row)
 
@@ -119,7 +119,7 @@ def _forward(passes: CompletionPasses, vector: Tensor, where: Tensor | None) -> 
     return passes.spread(bends, where)
 
 
-class _Composed(TorchFunctionMode):
+class Composed(TorchFunctionMode):
     """Within it, some operations are written out: their fused derivatives have no forward
     derivative, or (layer_norm in torch 2.13) a wrong one.
     """
@@ -167,6 +167,11 @@ def _pilot(passes: CompletionPasses, where: Tensor | None, num_tokens: int) -> T
 def _central(
     passes: CompletionPasses, vector: Any, slopes: Tensor, where: Tensor | None
 ) -> Curvatures:
+    if passes.layout.dtype.itemsize < 4:
+        raise UserError(
+            f"second differences of a model in {passes.layout.dtype} are lost in its rounding; "
+            "load the model in float32"
+        )
     every = torch.ones(passes.completions.shape, dtype=torch.bool) if where is None else where
     size = float(slopes[every].square().mean().sqrt())
     if not size > 0:

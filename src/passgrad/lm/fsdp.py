@@ -191,7 +191,7 @@ class ShardedPasses(CompletionPasses):
             raise UserError("the vector is not one of this model's parameters, or shared otherwise")
         return vector.parts
 
-    def _prefers_central(self) -> bool:
+    def prefers_central(self) -> bool:
         return self._dtype.itemsize >= 4 and not has_experts(self.model)
 
     def _forward(self, directions: Mapping[str, Tensor], members: Sequence[int]) -> Tensor:

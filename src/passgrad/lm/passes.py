@@ -216,7 +216,7 @@ class CompletionPasses:
         if not members:
             return self.spread(self._placed([], torch.empty(0)), where)
         if method == "auto" and not self._lacks_forward:
-            slopes = self._central(directions, members, LIMIT) if self._prefers_central() else None
+            slopes = self._central(directions, members, LIMIT) if self.prefers_central() else None
             if slopes is None:
                 try:
                     slopes = self._forward(directions, members)
@@ -236,7 +236,8 @@ class CompletionPasses:
             raise UserError(f"central differences along this vector are not finite; {remedy}")
         return self.spread(slopes, where)
 
-    def _prefers_central(self) -> bool:
+    def prefers_central(self) -> bool:
+        """Whether "auto" begins with central differences."""
         return self._dtype == torch.float32 and self._size > SMALL and not has_experts(self.model)
 
     def _central(

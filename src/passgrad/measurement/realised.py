@@ -195,6 +195,10 @@ def save_moved(
             "the step of an adapter cannot be taken yet; merge it into the model and measure that, "
             "or leave the verification out"
         )
+    if passes.layout.dtype.itemsize < 4:
+        raise UserError(
+            "a step is smaller than the last place of the weights: load them in float32"
+        )
     named = passes.layout.parameters(passes.model)
     views = passes.layout.views(vector.to(passes.model.device))
     with Displacement(named, views) as moved:

@@ -15,6 +15,7 @@ import numpy as np
 
 from passgrad import provenance
 from passgrad.lm.rollouts import Rollouts
+from passgrad.lm.rounding import LIMIT
 from passgrad.measurement.advice import chosen_order
 from passgrad.measurement.estimate import ConflictEstimate
 from passgrad.measurement.parts import PartsEstimate
@@ -69,7 +70,8 @@ def record_of(
         "settings": dict(settings),
         "rollouts": {"prompts": len(estimate.success), "samples": settings["samples"]},
         "provenance": provenance.record(seed=settings["seed"])
-        | {"seconds": round(seconds, 1), **machine},
+        | {"seconds": round(seconds, 1)}
+        | {name: _plain(value) for name, value in machine.items()},
     }
 
 
@@ -124,6 +126,22 @@ def remarks(
         *_solved(estimate),
         *_unsolved(estimate),
         *_carried(estimate),
+    ]
+
+
+def rounding_remark(share: float) -> list[str]:
+    """What the rounding of bfloat16 does here, by :func:`passgrad.lm.rounding.rounding_of`."""
+    if math.isnan(share):
+        return []
+    text = (
+        f"In bfloat16 the squared length of a gradient and the derivatives along it differ by "
+        f"{share:.1%}"
+    )
+    if share <= LIMIT:
+        return [f"{text}: about so far the products may be off by rounding."]
+    return [
+        f"{text}, which is too much: a product that is small beside the two norms may have the "
+        "wrong sign. Measure with dtype float32, over several devices with shard."
     ]
 
 

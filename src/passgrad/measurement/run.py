@@ -30,6 +30,7 @@ from passgrad.lm.models import (
 )
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.rollouts import Rollouts, Sampling
+from passgrad.lm.rounding import rounding_of
 from passgrad.lm.tokens import decode, encode, single_token
 from passgrad.lm.trial import try_model
 from passgrad.measurement.advice import advice, chosen_order
@@ -54,7 +55,7 @@ from passgrad.measurement.parts import (
 )
 from passgrad.measurement.prompts import GivenPrompts, as_asked, as_task, digest
 from passgrad.measurement.realised import NewSamples, TakenStep, verify_step
-from passgrad.measurement.record import record_of, remarks, write_tables
+from passgrad.measurement.record import record_of, remarks, rounding_remark, write_tables
 from passgrad.measurement.second_order import ModelSteps
 from passgrad.measurement.step import StepPrediction, StepSize, predict_step
 from passgrad.measurement.store import Folder, Kept, StoredPasses, explained
@@ -67,6 +68,7 @@ from passgrad.rollouts.logged import Logged
 from passgrad.rollouts.readers.files import files_of
 from passgrad.rollouts.same_law import MOST_TOKENS, LawComparison, check_same_law
 from passgrad.rollouts.sampling import EngineWarning, end_tokens
+from passgrad.stats.intervals import Prompts
 from passgrad.tasks.base import Task
 from passgrad.tasks.repeats import RepeatedPromptsWarning
 from passgrad.tasks.verifiers import Verifier
@@ -141,7 +143,8 @@ def measure(
     """
     chosen = Options.sort(options, drawing, judging, estimating, step, running, logged)
     with processes(device=chosen.running.device) as group:
-        work = _plan(model, prompts, Path(out), chosen, group)
+        work = plan_measurement(model, prompts, chosen, group)
+        _claim(work, Path(out))
         remedy = f"lower --token-budget (token_budget=, now {chosen.running.token_budget})"
         if work.given is None:
             with explained(work.folder.path, remedy):
@@ -153,8 +156,13 @@ def measure(
         return _write(work)
 
 
+def folds_of(num_prompts: int, reading: Prompts) -> int:
+    """Folds of the parts, for their errors."""
+    return max(2, min(_FOLDS, num_prompts // (1 if reading == "fixed" else 2) // 2))
+
+
 @dataclass(eq=False)
-class _Work:
+class Work:
     """A measurement in progress: what was asked for, and what the stages have found so far."""
 
     model: str | Path
@@ -162,7 +170,6 @@ class _Work:
     options: Options
     group: Processes
     show: Progress
-    folder: Folder
     metrics: list[Metric]
     given: Rollouts | None
     """Rollouts drawn elsewhere."""
@@ -172,30 +179,34 @@ class _Work:
     """The content of ``settings.json``."""
     doubts: list[str]
     begun: float
+    folder: Folder = field(init=False)
     rollouts: Rollouts = field(init=False)
     incidents: list[dict[str, Any]] = field(default_factory=list)
     compared: LawComparison | None = None
     tried: bool = False
     """Whether the model has shown that it can be measured."""
     passes: CompletionPasses = field(init=False)
+    rounding: float | None = None
+    """Of the passes in bfloat16, :func:`passgrad.lm.rounding.rounding_of`."""
     estimate: ConflictEstimate = field(init=False)
     parts: PartsEstimate | None = None
     step: StepPrediction | TakenStep | None = None
 
 
-def _plan(
-    model: str | Path,
-    prompts: GivenPrompts | None,
-    out: Path,
-    options: Options,
-    group: Processes,
-) -> _Work:
-    """Read what is given, refuse what cannot be measured, and claim the folder."""
+def plan_measurement(
+    model: str | Path, prompts: GivenPrompts | None, options: Options, group: Processes
+) -> Work:
+    """Read what is given, and refuse what cannot be measured; nothing is written."""
     begun, doubts = time.perf_counter(), list[str]()
     check_applicable(options, prompts)
     drawing, estimating = options.drawing, options.estimating
     if options.step is not None and options.step.verify_step:
         _check_verification(prompts, drawing, group)
+        if options.running.dtype == "bfloat16":
+            raise UserError(
+                "a step is smaller than the last place of weights in bfloat16: verify it with "
+                "--dtype float32 (dtype=), or leave --verify-step (verify_step=True) out"
+            )
     show = (options.running.progress if group.is_main else None) or Silent()
     show.stage("reading model and prompts", 1)
     metrics = [PLAIN] if estimating.adam is None else [PLAIN, read_adam_metric(estimating.adam)]
@@ -219,17 +230,21 @@ def _plan(
     )  # fmt: skip
     settings = _settings(model, prompts, task, n, orders, options)
     settings["end_tokens"] = _ends(model, tokenizer, task, drawing, doubts)
-    folder = Folder(out)
-    group.from_main(lambda: folder.claim(settings, resume=options.running.resume))
-    if given is None and task is not None:
-        rendered = task
-        texts = group.from_main(lambda: as_asked(rendered, folder.asked).prompts)
-        task = replace(task, prompts=texts)
     show.advance()
-    return _Work(
-        model, task, options, group, show, folder, metrics, given, n, orders, settings, doubts,
-        begun,
-    )  # fmt: skip
+    return Work(
+        model, task, options, group, show, metrics, given, n, orders, settings, doubts, begun
+    )
+
+
+def _claim(work: Work, out: Path) -> None:
+    """Take the folder for this measurement."""
+    work.folder = Folder(out)
+    resume = work.options.running.resume
+    work.group.from_main(lambda: work.folder.claim(work.settings, resume=resume))
+    if work.given is None and work.task is not None:
+        rendered = work.task
+        texts = work.group.from_main(lambda: as_asked(rendered, work.folder.asked).prompts)
+        work.task = replace(rendered, prompts=texts)
 
 
 def _check_verification(prompts: GivenPrompts | None, drawing: Drawing, group: Processes) -> None:
@@ -340,7 +355,7 @@ def _heard(doubts: list[str], lead: str = "") -> Iterator[None]:
             )
 
 
-def _draw(work: _Work) -> None:
+def _draw(work: Work) -> None:
     """Completions of all prompts, those that are not in the folder yet."""
     assert work.task is not None
     drawing = work.options.drawing
@@ -355,7 +370,7 @@ def _draw(work: _Work) -> None:
     work.rollouts, work.incidents = blocks.rollouts(), blocks.incidents()
 
 
-def _try(work: _Work) -> None:
+def _try(work: Work) -> None:
     """A few tokens of the prompts through all that is asked of the model, before hours of drawing.
     A large model that another engine draws from is tried behind that, lest it is loaded twice.
     """
@@ -375,7 +390,7 @@ def _try(work: _Work) -> None:
     work.tried = True
 
 
-def _first_block(work: _Work, blocks: Blocks) -> None:
+def _first_block(work: Work, blocks: Blocks) -> None:
     """Draw one block, and refuse a server that has another model before it is asked for the rest.
     Doubts that do not refuse it are heard when all completions are there.
     """
@@ -393,7 +408,7 @@ def _first_block(work: _Work, blocks: Blocks) -> None:
     work.group.from_main(compare)
 
 
-def _draw_blocks(work: _Work, blocks: Blocks, wanted: Callable[[], list[int]]) -> None:
+def _draw_blocks(work: Work, blocks: Blocks, wanted: Callable[[], list[int]]) -> None:
     """Draw these blocks, each process its share of them."""
     group = work.group
     with (
@@ -411,7 +426,7 @@ def _draw_blocks(work: _Work, blocks: Blocks, wanted: Callable[[], list[int]]) -
     work.doubts[:] = dict.fromkeys(work.doubts)
 
 
-def _loaded(work: _Work) -> tuple[Any, Any]:
+def _loaded(work: Work) -> tuple[Any, Any]:
     """The model where this process computes, and its tokenizer."""
     work.show.stage("loading the model", 1)
     dtype: torch.dtype = getattr(torch, work.options.running.dtype)
@@ -425,7 +440,7 @@ def _loaded(work: _Work) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _load(work: _Work) -> None:
+def _load(work: Work) -> None:
     """Passes over the completions, which are first compared with the model."""
     if work.given is not None:
         work.rollouts = work.given
@@ -451,12 +466,17 @@ def _load(work: _Work) -> None:
         model, completions, torch.as_tensor(drawn.rewards), group=work.group,
         token_budget=running.token_budget,
     )  # fmt: skip
+    if running.dtype == "bfloat16":
+        work.show.stage("looking at the rounding of bfloat16", 1)
+        work.rounding = rounding_of(work.passes)
+        work.doubts += rounding_remark(work.rounding)
+        work.show.advance()
     work.show.note(f"rows: {work.passes.packing}")
     if not work.passes.packing.packed:
         work.doubts.append(f"Completions are scored {work.passes.packing}.")
 
 
-def _estimate(work: _Work) -> None:
+def _estimate(work: Work) -> None:
     """The products at all orders, with intervals."""
     estimating = work.options.estimating
     # Two halves, each with a gradient and its derivatives for every order and for order 1.
@@ -468,21 +488,23 @@ def _estimate(work: _Work) -> None:
     )  # fmt: skip
 
 
-def _split(work: _Work) -> None:
+def _split(work: Work) -> None:
     """The parts of the product at the chosen order, if they were asked for."""
     estimating = work.options.estimating
     if not estimating.parts or work.options.running.shard:
         return
-    prompts = work.passes.completions.shape[0] // (1 if estimating.reading == "fixed" else 2)
     work.parts = estimate_parts(
         ModelParts(work.passes), chosen_order(work.estimate), estimator=estimating.estimator,
         reading=Reading(estimating.reading, estimating.level, max(1, len(work.orders) - 1)),
-        folding=Folding(max(2, min(_FOLDS, prompts // 2)), seed=work.options.drawing.seed),
+        folding=Folding(
+            folds_of(work.passes.completions.shape[0], estimating.reading),
+            seed=work.options.drawing.seed,
+        ),
         metrics=work.metrics, kept=Kept(work.folder.parts, work.group), progress=work.show,
     )  # fmt: skip
 
 
-def _step(work: _Work) -> None:
+def _step(work: Work) -> None:
     """The prediction of the step, if it was asked for, and what it did, if it is taken."""
     stepping, estimating = work.options.step, work.options.estimating
     if stepping is None:
@@ -512,7 +534,7 @@ def _step(work: _Work) -> None:
         work.step = TakenStep(prediction, realised)
 
 
-def _write(work: _Work) -> Measurement:
+def _write(work: Work) -> Measurement:
     """The tables and the record, which comes last."""
     work.show.stage("writing the tables", 1)
     sentences = tuple(work.doubts + remarks(work.estimate, work.incidents, work.rollouts))
@@ -521,7 +543,8 @@ def _write(work: _Work) -> Measurement:
         seconds=time.perf_counter() - work.begun,
         machine={
             "processes": work.group.size, "device": str(work.group.device),
-            "shard": work.options.running.shard, "rows": str(work.passes.packing),
+            "shard": work.options.running.shard, "rounding": work.rounding,
+            "rows": str(work.passes.packing),
         },
     ) | {
         "packing": work.passes.packing.record(),

@@ -29,7 +29,7 @@ def settle_rewards(
 
 
 def _threshold(log: Log, samples: list[Sample], threshold: float | None) -> None:
-    """Rewards of at least the threshold are right."""
+    """Rewards above the threshold are right."""
     rewards = [sample.reward for sample in samples if sample.reward is not None]
     if threshold is None:
         return
@@ -39,14 +39,15 @@ def _threshold(log: Log, samples: list[Sample], threshold: float | None) -> None
             "out, or name a column by --reward (reward=)"
         )
     real = [reward for reward in rewards if reward == reward]
-    if real and min(real) >= threshold and min(real) < max(real):
+    if real and min(real) < max(real) and (min(real) > threshold or max(real) == threshold):
+        which = "all are above" if min(real) > threshold else "none is above"
         raise UserError(
-            f"{log.name}: all rewards, {min(real):g} to {max(real):g}, are at least "
-            f"--threshold (threshold=) {threshold:g}, so that all would be right; give a larger one"
+            f"{log.name}: the rewards are {min(real):g} to {max(real):g}, and {which} --threshold "
+            f"(threshold=) {threshold:g}; give one between a wrong and a right one"
         )
     for sample in samples:
         if sample.reward is not None and sample.reward == sample.reward:
-            sample.reward = float(sample.reward >= threshold)
+            sample.reward = float(sample.reward > threshold)
 
 
 def _judge(log: Log, samples: list[Sample], task: Task | None, verifier: Verifier | None) -> None:
@@ -93,7 +94,7 @@ def _judge(log: Log, samples: list[Sample], task: Task | None, verifier: Verifie
             refuse(
                 sample.where,
                 f"the reward is {sample.reward!r}, and pass@k needs 0 or 1; say by "
-                "--threshold (threshold=) from which value on it is right, or name another column "
+                "--threshold (threshold=) above which value it is right, or name another column "
                 "by --reward (reward=)",
             )
 

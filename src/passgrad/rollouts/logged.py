@@ -65,7 +65,7 @@ class Logged:
     reward: str | Sequence[str] | Mapping[str, float] | None = None
     """The column of rewards, NAME or NAME=WEIGHT; the sum of several."""
     threshold: float | None = None
-    """A reward of at least this is right; None wants 0 and 1."""
+    """A reward above this is right; None wants 0 and 1."""
     rollout_step: int | None = None
     """Takes the completions of this training step alone."""
     per_prompt: int | None = None

@@ -72,7 +72,8 @@ def verify(completion: str, prompt: Prompt) -> bool:
     _, mark, answer = completion.rpartition(_MARK)
     if not mark or len(answer) > _LONGEST_ANSWER:
         return False
-    given = answer_text(answer)
+    # References of this data set leave out the sign of a percentage.
+    given = answer_text(answer.replace("%", "").rstrip(" !\n"))
     drawn = None if given is None else read(given)
     number = drawn.right if isinstance(drawn, Equation) else drawn
     return isinstance(number, Number) and equal(reference(prompt.answer), number)

@@ -1,4 +1,5 @@
-"""MATH, competition problems (Hendrycks et al. 2021, arXiv:2103.03874), judged by math-verify.
+"""MATH, competition problems (Hendrycks et al. 2021, arXiv:2103.03874), judged by the
+verifier ``math``.
 
 The 500 problems of Lightman et al. (2023, arXiv:2305.20050), MATH-500, are what the hub has under
 :data:`HUB_NAME`; a file with more of them is read from a path.
@@ -39,8 +40,8 @@ def math_problems(
 ) -> Task:
     r"""Problems behind ``num_examples`` others with their answers, ``Problem: ... Answer: $\pi$``.
 
-    An answer is right when math-verify finds it equal to the reference, in a process that is killed
-    after ``seconds``. For a chat model see :func:`passgrad.tasks.short_answers.in_chat`.
+    An answer is right when the verifier ``math`` finds it equal to the reference, in a process that
+    is killed after ``seconds``. For a chat model see :func:`passgrad.tasks.short_answers.in_chat`.
 
     :param path: A JSON-lines file with ``problem`` and ``answer``, or a folder that holds one such
         file; None loads ``hub_name`` from the hub.

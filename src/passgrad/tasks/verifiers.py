@@ -298,7 +298,12 @@ def _checked(spec: str) -> str:
         check_gym_name(name)
     elif home.endswith(".py"):
         if not Path(home).is_file():
-            raise UserError(f"{home}: no such file; the verifier {spec!r} names a function in it")
+            there = [entry.name for entry in Path(home).parent.glob("*.py")]
+            close = difflib.get_close_matches(Path(home).name, there, n=1)
+            hint = f": did you mean {str(Path(home).with_name(close[0]))!r}?" if close else ""
+            raise UserError(
+                f"{home}: no such file{hint}; the verifier {spec!r} names a function in it"
+            )
         spec = f"{Path(home).resolve()}:{name}"
     elif not all(part.isidentifier() for part in [*home.split("."), *name.split(".")]):
         raise UserError(f"unknown verifier {spec!r}; the forms are {FORMS}")

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -362,14 +362,20 @@ def hangs(group):
 
 
 def measured(rank):
-    """``passgrad measure`` with the arguments in the folder, and what it prints."""
+    """``passgrad measure`` with the arguments in the folder, and what it prints: of one measurement
+    in ``arguments.json``, and of others, by name, in ``others.json``.
+    """
     from passgrad import cli
 
-    arguments = json.loads((FOLDER / "measure" / "arguments.json").read_text())
-    printed = (FOLDER / "measure" / f"{rank}.txt").open("w")
-    # The tests see from its folder whether it failed.
-    with printed, redirect_stdout(printed), suppress(SystemExit):
-        cli.main(arguments)
+    place = FOLDER / "measure"
+    runs = {"": json.loads((place / "arguments.json").read_text())}
+    runs |= json.loads((place / "others.json").read_text())
+    for name, arguments in runs.items():
+        printed = (place / f"{name}{rank}.txt").open("w")
+        errors = printed if name else sys.stderr
+        # The tests see from its folder whether it failed.
+        with printed, redirect_stdout(printed), redirect_stderr(errors), suppress(SystemExit):
+            cli.main(arguments)
 
 
 def everything(group):

@@ -173,6 +173,26 @@ def test_entries_below_the_last_place_are_not_lost():
     assert torch.equal(weights["a"], before)
 
 
+def test_weights_in_bfloat16_move_in_the_mean():
+    weights = {"a": torch.full((500_000,), 0.75, dtype=torch.bfloat16)}
+    weights["a"][1::2] *= -1
+    before = weights["a"].clone()
+    v = {"a": torch.ones(500_000)}
+    with Displacement(weights, v) as displaced:
+        for step in (1e-5, -1e-4, 3e-3):
+            displaced.to(step)
+            moved = weights["a"].double() - before.double()
+            assert float(moved.mean()) == pytest.approx(step, rel=0.15)
+            assert float((moved - step).abs().max()) <= 2**-8
+    assert torch.equal(weights["a"], before)
+
+
+def test_weights_in_float16_are_refused():
+    weights = {"a": torch.ones(3, dtype=torch.float16)}
+    with pytest.raises(UserError, match=r"torch.float16 cannot be moved.*float32 or bfloat16"):
+        Displacement(weights, {"a": torch.ones(3)})
+
+
 def test_weights_of_any_layout_can_be_moved():
     weight = torch.arange(12.0).reshape(3, 4).T
     with Displacement({"a": weight}, {"a": torch.ones(4, 3)}) as displaced:
@@ -203,7 +223,7 @@ def test_along_nothing_everything_is_zero():
 def test_coarse_weights_are_refused(dtype):
     world = Landscape()
     world.parameters = {name: value.to(dtype) for name, value in world.parameters.items()}
-    with pytest.raises(UserError, match=r"cannot move weights in torch.*load the model in float32"):
+    with pytest.raises(UserError, match=r"in torch.*float16 are lost .*load the model in float32"):
         world.differences()
 
 

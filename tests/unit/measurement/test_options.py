@@ -128,7 +128,7 @@ def test_the_command_has_every_option_with_its_default():
         name: parameter.default for name, parameter in inspect.signature(command).parameters.items()
     }
     assert offered.pop("step") is True
-    for name in ("model", "out", "prompts", "config"):
+    for name in ("model", "out", "prompts", "config", "dry_run"):
         offered.pop(name)
     assert offered == defaults
 

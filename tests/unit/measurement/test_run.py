@@ -8,6 +8,8 @@ import time
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -355,8 +357,10 @@ def test_a_verifier_that_cannot_be_loaded_is_said_before_anything_is_drawn(
 def test_rollouts_from_elsewhere_give_the_same_numbers(made, place, tmp_path):
     first, _ = made
     path = tmp_path / "log.parquet"
-    table = first.rollouts.table.select(["prompt_id", "prompt", "completion_ids", "reward"])
-    pd.DataFrame(table.to_pylist()).rename(columns={"prompt_id": "id"}).to_parquet(path)
+    table = first.rollouts.table
+    names = {"prompt_id": "id", "prompt": "prompt", "completion_ids": "completion_ids"}
+    logged = table.select([*names, "reward"]).rename_columns([*names.values(), "reward"])
+    pq.write_table(logged, path)
     short = {"reading": "fixed", "parts": False, "step": False}
     again = measure(place, out=tmp_path / "m", rollouts=path, ks=[4], **short)
     at_4 = list(first.estimate.ks).index(4)
@@ -364,8 +368,8 @@ def test_rollouts_from_elsewhere_give_the_same_numbers(made, place, tmp_path):
     assert again.record["settings"]["samples"] == 12000
     assert any("the log does not say temperature" in text for text in again.remarks)
     hot = tmp_path / "hot.parquet"
-    few = pd.read_parquet(path).groupby("id").head(64).reset_index(drop=True)
-    few.assign(temperature=0.7).to_parquet(hot)
+    few = logged.filter(pc.less(table["sample"], 64))
+    pq.write_table(few.append_column("temperature", pa.array([0.7] * few.num_rows)), hot)
     warned = measure(place, out=tmp_path / "hot", rollouts=hot, ks=[1], **short)
     assert any("(temperature 0.7)" in text for text in warned.remarks)
     assert warned.record["remarks"] == list(warned.remarks)

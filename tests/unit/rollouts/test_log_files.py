@@ -81,26 +81,28 @@ def test_a_sum_of_rewards_needs_a_threshold(tmp_path, read):
     names = ["accuracy_reward", "format_reward"]
     with pytest.raises(UserError, match=r"row 2: the reward is 2.0, and .*--threshold"):
         read(tmp_path, reward=names)
-    assert read(tmp_path, reward=names, threshold=2)[0].rewards.tolist() == [[0, 1, 1, 0]]
+    assert read(tmp_path, reward=names, threshold=1)[0].rewards.tolist() == [[0, 1, 1, 0]]
     weighted, _ = read(
-        tmp_path, reward={"accuracy_reward": 1, "format_reward": 0.25}, threshold=1.0
+        tmp_path, reward={"accuracy_reward": 1, "format_reward": 0.25}, threshold=0.75
     )
     assert weighted.rewards.tolist() == [[0, 1, 0, 1]]
-    texts, _ = read(tmp_path, reward=["accuracy_reward=1", "format_reward=0.25"], threshold=1.0)
+    texts, _ = read(tmp_path, reward=["accuracy_reward=1", "format_reward=0.25"], threshold=0.75)
     assert texts.table.equals(weighted.table)
 
 
-def test_a_threshold_is_met_by_rewards_of_at_least_it(tmp_path, read):
+def test_a_reward_above_the_threshold_is_right(tmp_path, read):
     rows = [
         {"input": "1+1=", "output": "2", "score": score, "step": 1, "acc": score > 0}
         for score in (1.0, -1.0, 0.0, 1.0)
     ]
     path = tmp_path / "1.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for threshold, wanted in ((1, [1, 0, 0, 1]), (0.5, [1, 0, 0, 1]), (0, [1, 0, 1, 1])):
+    for threshold, wanted in ((0.5, [1, 0, 0, 1]), (0, [1, 0, 0, 1]), (-0.5, [1, 0, 1, 1])):
         assert read(path, threshold=threshold)[0].rewards.tolist() == [wanted]
-    with pytest.raises(UserError, match=r"all rewards, -1 to 1, are at least --threshold"):
-        read(path, threshold=-1)
+    with pytest.raises(UserError, match=r"-1 to 1, and all are above --threshold .threshold=. -2"):
+        read(path, threshold=-2)
+    with pytest.raises(UserError, match=r"-1 to 1, and none is above --threshold .threshold=. 1"):
+        read(path, threshold=1)
     assert read(path, reward="acc")[0].rewards.tolist() == [[1, 0, 0, 1]]
 
 

@@ -129,6 +129,11 @@ def test_a_misspelt_function_gets_a_hint(file):
         Verifier(f"{file}:rewards").check([PROMPT])
 
 
+def test_a_misspelt_file_of_a_judge_gets_a_hint(file):
+    with pytest.raises(UserError, match="did you mean '.*many_judges.py'"):
+        Verifier(f"{file.with_name('many_judge.py')}:f")
+
+
 def test_a_function_that_lacks_something_is_refused_and_one_that_may_fail_is_not(file):
     with Verifier(f"{file}:lacks") as verifier, pytest.raises(UserError, match="'missing_name'"):
         verifier.check([PROMPT])

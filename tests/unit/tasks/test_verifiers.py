@@ -252,9 +252,10 @@ def test_a_module_and_a_function_by_itself():
 
 def test_gsm8k_keeps_its_rules():
     with Verifier("gsm8k") as verifier:
-        assert verifier.verify_all(["so #### 1,200", "so 1200", "#### 9**9**9**9"], ["1200"] * 3)[
-            0
-        ].tolist() == [1, 0, 0]
+        assert verifier.verify_all(
+            ["so #### 1,200", "so 1200", "#### 9**9**9**9", "#### 1200%", "#### $1200.00!"],
+            ["1200"] * 5,
+        )[0].tolist() == [1, 0, 0, 1, 1]
 
 
 def test_gym_takes_the_tagged_answer_and_full_scores_alone():

@@ -32,7 +32,7 @@ from passgrad.tasks.answers.tidy import tidy
 _SIGNIFICANT = 6
 # Digits to which constants that are no fractions have to agree.
 _AGREE = 25
-_NAME = re.compile(r"(?:[^\W\d_]|\\[a-z]+|[a-z][a-z ]*)(?:_\{?\w+\}?)?(?: ?\([a-z]\))?'*")
+_NAME = re.compile(r"(?:[^\W\d_]|\\[a-z]+|[a-z][a-z ]*)(?:_\{?\w+\}?)?(?: ?\([^()]*\))?'*")
 # Marks that the parser drops or does not know; with them only the same text is equal.
 _TEXTUAL = re.compile(r"'|\d_|\\equiv|\\p?mod(?![a-z])|\\prime|\\overline|\\overrightarrow|\\angle")
 
@@ -153,9 +153,17 @@ def _equations(wanted: Reading, drawn: Reading) -> bool:
             return False
         return _formulas(Formula(wanted.text), Formula(drawn.text))
     if isinstance(drawn, Equation):
-        return equal(wanted, drawn.right)
+        return not _of_unknowns(drawn) and equal(wanted, drawn.right)
     assert isinstance(wanted, Equation)
     return _NAME.fullmatch(wanted.left) is not None and equal(wanted.right, drawn)
+
+
+def _of_unknowns(equation: Equation) -> bool:
+    """Whether an equation such as 2x - y = 0 is an answer itself, and its 0 is none."""
+    first = equation.left.partition("=")[0].strip()
+    letters = re.search(r"[a-z]", re.sub(r"\\[a-z]+", "", first))
+    zero = isinstance(equation.right, Number) and equation.right.value == 0
+    return zero and letters is not None and _NAME.fullmatch(first) is None
 
 
 def _formulas(wanted: Number | Formula, drawn: Number | Formula) -> bool:
