@@ -80,7 +80,7 @@ def choose_packing(
     if wanted is False:
         return Packing(False, reason="it was asked for")
     packing = (
-        Packing(False, reason=f"{type(model).__name__} carries a state along a row")
+        Packing(False, reason=f"{type(model).__name__} has layers that go along a row")
         if carries_state(model)
         else _compare(model, sequences, rows)
     )

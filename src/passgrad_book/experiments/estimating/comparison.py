@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from passgrad.estimators import get_estimator
 from passgrad.lm.passes import CompletionPasses
 from passgrad.measurement import influence as terms
@@ -14,7 +16,8 @@ from passgrad.measurement.estimate import estimate_conflict
 from passgrad.measurement.samples import SampledGradients
 from passgrad.measurement.store import StoredPasses
 from passgrad.progress import Progress, Silent
-from passgrad.stats.bands import Array
+from passgrad.stats.bands import Array, standard_error
+from passgrad.stats.bands import intervals as interval_ends
 from passgrad.worlds.language import LanguageWorld
 from passgrad_book.experiments.estimating.naive import biased_conflict
 from passgrad_book.experiments.estimating.short_answers import sample_language_world
@@ -43,6 +46,36 @@ def estimates_by_method(
     for method in ("same-sample", "plug-in"):
         found[method] = biased_conflict(samples, orders, method=method, estimator=chosen)
     return found
+
+
+def linear_cosines(
+    samples: SampledGradients, ks: Sequence[int], *, level: float, seed: int
+) -> dict[str, Array]:
+    """The cosines with linearised intervals at each k by itself, held to [-1, 1], as the stored
+    results have them; :mod:`passgrad.stats.ratio` has what a measurement says.
+    """
+    chosen = get_estimator("pkpo-loo1")
+    fit = cross_fit(samples, ks, ks, estimator=chosen, split="completions", seed=seed)
+    inner = terms.curve(fit, "fixed")[fit.places(fit.reported)].numpy()
+    norms = terms.squared_norms(fit, "fixed").numpy()
+    by_inner, by_norm = (
+        terms.influences(fit, "fixed", product, chosen, seed=seed).numpy()
+        for product in ("inner", "norm")
+    )
+    seen = norms > standard_error(by_norm)
+    scale = np.sqrt(np.where(seen & seen[:1], norms * norms[:1], np.nan))
+    cosine = inner / scale
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = by_norm[:1] / norms[:1, None, None] + by_norm / norms[:, None, None]
+    e = by_inner / scale[:, None, None] - cosine[:, None, None] * slope / 2
+    low, high = np.full_like(cosine, -1.0), np.full_like(cosine, 1.0)
+    known = np.isfinite(cosine)
+    if known.any():
+        ends = interval_ends(cosine[known], e[known], level)
+        low[known], high[known] = (np.clip(end, -1, 1) for end in ends)
+    low[known & (np.asarray(fit.reported) == 1)] = 1.0
+    rows = [fit.reported.index(k) for k in ks]
+    return {"cosine": cosine[rows], "cosine_low": low[rows], "cosine_high": high[rows]}
 
 
 def compare_methods(
@@ -88,6 +121,8 @@ def compare_methods(
             ]
         if turn < bands:
             found = estimate_conflict(samples, orders, prompts="fixed", level=level, seed=seed)
-            intervals.append(found.to_frame().assign(replication=turn))
+            table = found.to_frame().drop(columns="unsolved_weight")
+            table = table.assign(**linear_cosines(samples, orders, level=level, seed=seed))
+            intervals.append(table.assign(replication=turn))
         progress.advance()
     return {"estimates": pd.DataFrame(rows), "intervals": pd.concat(intervals, ignore_index=True)}
