@@ -29,8 +29,8 @@ from passgrad.measurement.step import StepSize, predict_step
 _PROMPTS = 32
 # What libraries and a CUDA context take beside tensors; of the first this process knows its own.
 _CONTEXT = 600 * 2**20
-# On a processor: pages of libraries that are read when they first compute.
-_PAGES = 150 * 2**20
+#: on a processor: what libraries read and keep when they first compute
+PAGES = 150 * 2**20
 _GIB = 2**30
 
 
@@ -177,7 +177,7 @@ def _room(group: Processes) -> tuple[int, int]:
         return _CONTEXT, torch.cuda.get_device_properties(group.device).total_memory
     import psutil
 
-    own = psutil.Process().memory_info().rss + _PAGES
+    own = psutil.Process().memory_info().rss + PAGES
     # Processes of one machine share its memory.
     local = int(os.environ.get("LOCAL_WORLD_SIZE") or 1) if group.size > 1 else 1
     free = psutil.virtual_memory().available
