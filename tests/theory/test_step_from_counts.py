@@ -11,6 +11,8 @@ from passgrad.objectives import PassAtK
 from passgrad.orders import Orders
 from passgrad.worlds.bandit import TwoPointBandit
 
+pytestmark = pytest.mark.statement("prop-step-from-counts", "prop-step-without-bias")
+
 KS = Orders.of([1, 2, 3, 5])
 
 

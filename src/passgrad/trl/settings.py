@@ -70,6 +70,8 @@ _HARMLESS = frozenset(
         "detokenize", "skip_special_tokens", "spaces_between_special_tokens", "disable_compile",
         "compile_config", "prefill_chunk_size", "max_time_to_first_token", "output_kind",
         "early_stopping", "return_tensors", "tokenizer",
+        # An end that the completion shows: the law of what stands before it is the same.
+        "stop_token_ids",
     }
 )  # fmt: skip
 # Values at which any option of generation does nothing.
