@@ -28,8 +28,8 @@ from measure_passes import completions
 from passgrad.estimators import advantages
 from passgrad.lm.models import load_model
 from passgrad.lm.passes import CompletionPasses
-from passgrad.lm.prompt_gram import plan_gram, prompt_gram
-from passgrad.lm.prompt_sketch import sketch_error, sketched_gram
+from passgrad.lm.products.prompt_gram import plan_gram, prompt_gram
+from passgrad.lm.products.prompt_sketch import sketch_error, sketched_gram
 
 
 def main(

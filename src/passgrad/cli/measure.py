@@ -339,6 +339,7 @@ def measure(
             found = forecast(
                 model, prompts, drawing=asked.drawing, judging=asked.judging,
                 estimating=asked.estimating, step=asked.step, running=asked.running,
+                logged=asked.logged,
             )  # fmt: skip
             if group.is_main:
                 typer.echo(str(found))

@@ -1,8 +1,8 @@
 r"""Conflict from the products of single prompts, and those products for a language model.
 
 With all answers to each prompt and K[k, l, x, x'] = <u_x(k), u_x'(l)>
-(:mod:`passgrad.lm.prompt_gram`) the prompts need no halves where they are a sample of a law: the
-gradients of two different prompts are independent, and
+(:mod:`passgrad.lm.products.prompt_gram`) the prompts need no halves where they are a sample of a
+law: the gradients of two different prompts are independent, and
 
 .. math:: C_k = \frac{1}{M (M - 1)} \sum_{x \ne x'} \langle u_x(k), u_{x'}(1) \rangle
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from passgrad.errors import UserError
 from passgrad.lm.passes import CompletionPasses, Method
-from passgrad.lm.prompt_gram import spanning
+from passgrad.lm.products.prompt_gram import spanning
 from passgrad.measurement.store import StoredPasses
 from passgrad.progress import Progress
 from passgrad.stats.bands import Array, standard_error

@@ -20,11 +20,11 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.central import central_differences
 from passgrad.lm.directional import forward_mode, no_forward_mode, plain_operations
-from passgrad.lm.gram import blockwise_gram
 from passgrad.lm.logprobs import DEFAULT_TOKEN_BUDGET, alone, pack, packed_logprobs
 from passgrad.lm.packing import Packs, choose_packing
 from passgrad.lm.parameters import ParameterLayout
 from passgrad.lm.passes import prompt_law
+from passgrad.lm.products.gram import blockwise_gram
 from passgrad.lm.tokens import check_vocabulary, tokenize_prompt
 from passgrad.objectives import Objective
 from passgrad.tasks.base import Prompt, as_prompts

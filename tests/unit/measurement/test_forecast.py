@@ -69,6 +69,21 @@ def test_tokens_are_counted_by_the_estimate_itself():
     assert counted.derivative_tokens == 3 + 4 * 4
 
 
+def test_a_dry_run_reads_a_log_as_a_measurement_does(place, tmp_path):
+    """Rewards of -1 and 1 need the threshold, as in the measurement."""
+    log = tmp_path / "log.jsonl"
+    rows = [
+        {"prompt": "ab" * n + "=", "completion": "ab"[turn % 2], "reward": (-1) ** turn}
+        for n in range(1, 5)
+        for turn in range(8)
+    ]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"rollouts": log, "parts": False, "step": False}
+    with pytest.raises(UserError, match="threshold"):
+        forecast(str(place / "tiny"), **given)
+    assert "GiB" in str(forecast(str(place / "tiny"), threshold=0.0, **given))
+
+
 def test_a_dry_run_writes_nothing(place, tmp_path, capsys):
     arguments = [
         "measure", "--model", str(place / "tiny"), "--prompts", str(place / "prompts.jsonl"),

@@ -44,7 +44,6 @@ BOTH = [
             "forced_eos_token_id": 0,
             "top_h": 0.5,
             "stop": ["x"],
-            "stop_token_ids": [3],
             "eos_token_id": 7,
             "structured_outputs": {"regex": "a"},
             "allowed_token_ids": [1],

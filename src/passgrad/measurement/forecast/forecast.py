@@ -24,6 +24,7 @@ from passgrad.measurement.parts import Folding, Reading, estimate_parts
 from passgrad.measurement.prompts import GivenPrompts
 from passgrad.measurement.run import Work, folds_of, plan_measurement
 from passgrad.measurement.step import StepSize, predict_step
+from passgrad.rollouts.logged import Logged
 
 # So many prompts stand for all of them where completions are not there yet.
 _PROMPTS = 32
@@ -89,6 +90,7 @@ def forecast(
     estimating: Estimating | None = None,
     step: Stepping | StepSize | bool | None = True,
     running: Running | None = None,
+    logged: Logged | None = None,
     **options: Any,
 ) -> Forecast:
     """Memory, tokens and time of :func:`passgrad.measure` with the same arguments; nothing is
@@ -101,7 +103,7 @@ def forecast(
     :raises UserError: As ``measure`` before it draws; for an adapter; and for a setting that does
         not fit into memory, with one that does.
     """
-    chosen = Options.sort(options, drawing, judging, estimating, step, running)
+    chosen = Options.sort(options, drawing, judging, estimating, step, running, logged)
     with processes(device=chosen.running.device) as group:
         plan = plan_measurement(model, prompts, chosen, group)
         place = resolve(model)

@@ -10,8 +10,8 @@ with coefficients that depend on counts alone. So the matrix of the inner produc
 holds all that can be asked: weights, filters, baselines, sums and means can be changed afterwards
 without another pass over the model. One forward pass for each prompt and one backward pass for each
 vector; a gradient is folded to ``size`` numbers as soon as it is there
-(:mod:`passgrad.lm.prompt_sketch`), so that an inner product over all parameters has a standard
-error of about 1 / sqrt(size) of the product of the lengths.
+(:mod:`passgrad.lm.products.prompt_sketch`), so that an inner product over all parameters has a
+standard error of about 1 / sqrt(size) of the product of the lengths.
 
 The three readings of "the final hidden layer" (:func:`passgrad.lm.groups.parts_of`) come from the
 same backward passes, the first two without a sketch.
@@ -32,8 +32,8 @@ from passgrad.errors import UserError
 from passgrad.lm.groups import parts_of
 from passgrad.lm.head import tied_output, watch_head
 from passgrad.lm.passes import CompletionPasses
-from passgrad.lm.prompt_gram import prompt_backwards
-from passgrad.lm.prompt_sketch import Sketch
+from passgrad.lm.products.prompt_gram import prompt_backwards
+from passgrad.lm.products.prompt_sketch import Sketch
 from passgrad.progress import Progress, Silent
 
 #: names of the readings: all parameters, and three of "the final hidden layer"

@@ -7,8 +7,8 @@ from passgrad.errors import UserError
 from passgrad.lm.completions import Completions
 from passgrad.lm.parameters import ParameterLayout
 from passgrad.lm.passes import CompletionPasses
-from passgrad.lm.prompt_gram import prompt_gram
-from passgrad.lm.prompt_sketch import Sketch, sketch_error, sketched_gram
+from passgrad.lm.products.prompt_gram import prompt_gram
+from passgrad.lm.products.prompt_sketch import Sketch, sketch_error, sketched_gram
 
 from .test_passes import DRAWN, PROMPTS, REWARDS
 from .test_prompt_gram import random

@@ -8,7 +8,7 @@ from passgrad.estimators import advantages
 from passgrad.lm.completions import Completions
 from passgrad.lm.groups import groups_of, layers_of
 from passgrad.lm.passes import CompletionPasses
-from passgrad.lm.prompt_gram import PromptVectors, plan_gram, prompt_gram, spanning
+from passgrad.lm.products.prompt_gram import PromptVectors, plan_gram, prompt_gram, spanning
 
 from .test_passes import DRAWN, PROMPTS, REWARDS, every_gradient
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from passgrad.errors import UserError
-from passgrad.lm.gram import _blocks, blockwise_gram
+from passgrad.lm.products.gram import _blocks, blockwise_gram
 
 GIB = 2**30
 

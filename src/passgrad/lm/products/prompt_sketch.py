@@ -35,7 +35,7 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.lm.parameters import ParameterLayout
 from passgrad.lm.passes import CompletionPasses
-from passgrad.lm.prompt_gram import Keep, PromptGram, PromptVectors, prompt_backwards
+from passgrad.lm.products.prompt_gram import Keep, PromptGram, PromptVectors, prompt_backwards
 from passgrad.progress import Progress, Silent
 
 
@@ -104,7 +104,7 @@ def sketched_gram(
     keep: Keep | None = None,
     progress: Progress | None = None,
 ) -> SketchedGram:
-    """:func:`passgrad.lm.prompt_gram.prompt_gram` within an error, in one pass over each prompt.
+    """:func:`~passgrad.lm.products.prompt_gram.prompt_gram` within an error, in one pass a prompt.
 
     Memory: one gradient, a byte a parameter, and 4 ``size`` bytes for each of the R vectors.
 

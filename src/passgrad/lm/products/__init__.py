@@ -1,0 +1,1 @@
+"""Inner products of the gradients of prompts: exact in blocks, kept, or sketched."""
