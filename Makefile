@@ -12,8 +12,13 @@ PROFILE ?= cpu
 # Local JSON-lines files of GSM8K and of MATH; empty: the hub, by name
 GSM8K ?=
 MATH ?=
+# Local copies of the counts of real models and of a real run; empty: their public places. The
+# published tables have no public file.
+RATES ?=
+RUN ?=
+TABLES ?=
 # The chapters that read stored results
-STORED := language_exact language_sampled estimating_conflict life_of_a_conflict \
+STORED := real_rates real_run language_exact language_sampled estimating_conflict life_of_a_conflict \
   training_pass_at_k conflict_free math_conflict laptop_to_cluster
 # One claim of claims.yml, or several; empty: all
 CLAIM ?=
@@ -77,6 +82,8 @@ results: env model ## Recompute what ships in data/results (hours; NB=training_p
 	  files=(); \
 	  case "$$chapter" in language_sampled|math_conflict) files+=(-p gsm8k_path="$(abspath $(GSM8K))");; esac; \
 	  case "$$chapter" in math_conflict) files+=(-p math_path="$(abspath $(MATH))");; esac; \
+	  case "$$chapter" in real_rates) files+=(-p path="$(abspath $(RATES))");; esac; \
+	  case "$$chapter" in real_run) files+=(-p path="$(abspath $(RUN))" -p tables_path="$(abspath $(TABLES))");; esac; \
 	  $(BIN)/passgrad run "$$chapter" --profile cpu -p recompute=true $${files[@]+"$${files[@]}"}; \
 	done
 	$(MAKE) figures

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from passgrad.errors import UserError
 from passgrad.measurement.logs.change import Pair, first_order, mean_with_band
 from passgrad.measurement.logs.run import logs
 from passgrad.measurement.logs.visits import Window
@@ -160,6 +161,8 @@ def published_runs(*, path: str) -> Mapping[str, pd.DataFrame]:
     :param path: A table with source, method, d_pass_1 and d_pass_k, numbers read from the tables of
         arXiv:2509.24261, 2508.10751 and 2505.15201.
     """
+    if not path:
+        raise UserError("the published tables have no public file; give theirs by path")
     table = pd.read_csv(path)
     source = table["source"].str.extract(r"^(.*?)\s+(\d{4}\.\d{5})")
     kinds = np.where(table["method"] == "RS-GRPO", "risk-sensitive", "pass@k")
