@@ -258,16 +258,18 @@ def packed_logprobs(
             )
     predictors = row.predictors.to(device)
     selects = "logits_to_keep" in inspect.signature(model.forward).parameters
+    # Of a plain row all tokens from the first that is needed on are a number, which every model
+    # takes; several sequences may need the same one.
+    last = row.num_tokens - int(row.predictors.min())
     if selects:
-        # The last tokens of one sequence are a number, which every model takes.
-        inputs["logits_to_keep"] = len(predictors) if row.is_plain else predictors
+        inputs["logits_to_keep"] = last if row.is_plain else predictors
     with attention, padding_counts(model):
         if parameters is None:
             logits = model(**inputs).logits[0]
         else:
             logits = torch.func.functional_call(model, dict(parameters), (), inputs).logits[0]
     if row.is_plain:
-        logits = logits[-len(predictors) :]
+        logits = logits[-last:][predictors - (row.num_tokens - last)]
     elif not selects:
         logits = logits[predictors]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -148,6 +148,18 @@ def test_values_are_those_of_the_plain_model(
             assert float(value) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("targets", [((0,), (0,)), ((0,), (3,)), ((0,), (1, 2), (0,))])
+def test_sequences_may_end_at_the_same_token(targets, tiny_model, plain_logprob):
+    """Answers of one token behind one prefix are read from the same place."""
+    model, prefix = tiny_model(seed=3), (0, 1, 2, 3, 0, 1)
+    [row] = pack([TokenizedPrompt(prefix, target) for target in targets])
+    with torch.no_grad():
+        values = packed_logprobs(model, row)
+    for value, member in zip(values, row.members, strict=True):
+        expected = plain_logprob(model, prefix, targets[member])
+        assert float(value) == pytest.approx(expected, abs=1e-12)
+
+
 def test_rows_are_joined_up_to_the_budget_and_in_order(tiny_model):
     some = [TokenizedPrompt((a, *range(20, 30)), (1,) * n) for a, n in enumerate((1, 2, 3, 9))]
     rows = pack(some)

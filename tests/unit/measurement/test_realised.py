@@ -153,7 +153,9 @@ def test_refusals(measured, place, tmp_path):
         verify_step(prediction, steps, place, TASK, tmp_path, samples=NewSamples(3))
     adapter = tmp_path / "adapter"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{place}"}}')
+    (adapter / "adapter_config.json").write_text(
+        f'{{"base_model_name_or_path": "{place}", "peft_type": "LORA", "r": 1}}'
+    )
     save_file({"weight": torch.zeros(1)}, adapter / "adapter_model.safetensors")
     with pytest.raises(UserError, match="step of an adapter"):
         save_moved(steps.passes, torch.zeros(1), 0.1, adapter, tmp_path / "moved")

@@ -21,5 +21,6 @@ def test_nine_lines_of_ten_of_a_full_run_are_witnessed(experiments, name):
         return
     coverage = witness.read(name)["coverage"]
     assert coverage["version"] == experiment.version
-    assert coverage["lines"] > 50
+    # The shortest of them reads a table of published numbers.
+    assert coverage["lines"] >= 20
     assert coverage["share"] >= 0.90

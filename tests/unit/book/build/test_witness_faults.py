@@ -11,8 +11,9 @@ import pytest
 #: packed rows cannot see it
 CONSTANT = (
     "lm/attention.py",
-    "attn_mask=visible, scale=scaling,",
-    "attn_mask=visible, scale=1.0003 * scaling,",
+    "query, key, value, attn_mask=seen, is_causal=seen is None, scale=self.scaling,",
+    "query * (1.0 if seen is None else 1.0003), key, value, attn_mask=seen, "
+    "is_causal=seen is None, scale=self.scaling,",
 )
 MESSAGE = ("orders.py", "k must be a finite number", "k has to be a finite number")
 

@@ -10,7 +10,7 @@ from passgrad.lm.groups import groups_of, layers_of
 from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.products.prompt_gram import PromptVectors, plan_gram, prompt_gram, spanning
 
-from .test_passes import DRAWN, PROMPTS, REWARDS, every_gradient
+from ..test_passes import DRAWN, PROMPTS, REWARDS, every_gradient
 
 GIB = 2**30
 

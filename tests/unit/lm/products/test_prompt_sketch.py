@@ -10,7 +10,7 @@ from passgrad.lm.passes import CompletionPasses
 from passgrad.lm.products.prompt_gram import prompt_gram
 from passgrad.lm.products.prompt_sketch import Sketch, sketch_error, sketched_gram
 
-from .test_passes import DRAWN, PROMPTS, REWARDS
+from ..test_passes import DRAWN, PROMPTS, REWARDS
 from .test_prompt_gram import random
 
 
