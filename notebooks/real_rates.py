@@ -38,6 +38,7 @@ from IPython.display import Markdown
 
 from passgrad.metrics import pass_at_k
 from passgrad_book.build import figures
+from passgrad_book.experiments.real.made import made_rates
 from passgrad_book.experiments.real.stored import real_rates
 
 # %% [markdown]
@@ -49,10 +50,11 @@ from passgrad_book.experiments.real.stored import real_rates
 path: str = ""  # a local copy of the counts, for computing again; empty: the public place
 ks: list = [1, 2, 4, 8, 16, 32, 64]  # orders of pass@k
 group_sizes: list = [4, 8, 16, 32, 64]  # answers a prompt in a training step
+made: bool = False  # a small made table, to see that the cells run; its numbers mean nothing
 recompute: bool = False  # compute the stored results again and replace them
 
 # %%
-found = real_rates.result(ks=ks, path=path, recompute=recompute)
+found = real_rates.result(ks=ks, path=made_rates() if made else path, recompute=recompute)
 found
 
 # %%

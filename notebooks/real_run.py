@@ -42,6 +42,7 @@ from passgrad.measurement.logs.visits import Visits, Window
 from passgrad.objectives import PassAtK
 from passgrad_book.build import figures
 from passgrad_book.experiments.life.opposite_signs import opposite_signs_world
+from passgrad_book.experiments.real.made import made_run, made_tables
 from passgrad_book.experiments.real.own_runs import read_own_runs
 from passgrad_book.experiments.real.stored import log_coverage, published_runs, real_run
 
@@ -63,6 +64,7 @@ drawn_prompts: int = 400  # prompts of the log that is drawn along these
 answers: int = 16  # answers a prompt and step in the log that is drawn from them
 own_answers: int = 64  # answers a prompt and step in the logs of our training runs
 seed: int = 0  # of simulated logs
+made: bool = False  # small made files, to see that the cells run; their numbers mean nothing
 recompute: bool = False  # compute the stored results again and replace them
 
 # %% [markdown]
@@ -261,7 +263,7 @@ run = real_run.result(
     pairs=pairs,
     level=level,
     false_discoveries=false_discoveries,
-    path=path,
+    path=made_run() if made else path,
     recompute=recompute,
 )
 run
@@ -390,7 +392,7 @@ table
 # Where runs for pass@k and runs for pass@1 were published side by side {cite}`jiang2025risk,passktraining2025,walder2025pkpo`, which of them had the higher pass@1?
 
 # %%
-published = published_runs.result(path=tables_path, recompute=recompute)
+published = published_runs.result(path=made_tables() if made else tables_path, recompute=recompute)
 published
 
 # %% tags=["hide-input"]

@@ -66,6 +66,8 @@ FOLDER = pytest.StashKey()
 SECONDS = pytest.StashKey()
 #: replications of a simulation in the tiers "quick" and "test"
 FEW = 300
+#: how much longer a simulation may take with all of its replications
+FULL = 12
 
 
 def pytest_addoption(parser):
@@ -229,6 +231,8 @@ def pytest_runtest_makereport(item, call):
     """A test that is not heavy fails when it takes too long, by the clock of its process."""
     report = yield
     limit = BUDGET * float(os.environ.get(ALLOWANCE) or 1)
+    if "simulation" in marks_of(item) and item.config.getoption("tier") in ("rest", "all"):
+        limit *= FULL
     seconds = item.stash.get(SECONDS, 0)
     light = not marks_of(item) & HEAVY
     if light and call.when == "call" and report.passed and seconds > limit:
