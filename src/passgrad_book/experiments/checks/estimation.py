@@ -1,4 +1,4 @@
-"""The conflict estimated from samples (chapter 09): bias of the obvious ways, and coverage."""
+"""The conflict estimated from samples: bias of the obvious ways, and coverage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of one length along methods of gradient surgery (chapter 13): results of ``conflict_free``.
+"""Steps of one length along methods of gradient surgery: results of ``conflict_free``.
 
 The seeds are those that are stored; every number is the worst or the mean of them.
 """

@@ -1,4 +1,4 @@
-"""The life of a conflict along pass@1 ascent (chapter 11): results of ``conflict_life``."""
+"""The life of a conflict along pass@1 ascent: results of ``conflict_life``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's measurement as it is printed and as it is corrected (chapter 14)."""
+"""The paper's measurement as it is printed and as it is corrected."""
 
 from __future__ import annotations
 

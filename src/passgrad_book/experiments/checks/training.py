@@ -1,4 +1,4 @@
-"""Training with pass@k in TRL's trainer (chapter 12): results of ``training_pass_at_k``."""
+"""Training with pass@k in TRL's trainer: results of ``training_pass_at_k``."""
 
 from __future__ import annotations
 
