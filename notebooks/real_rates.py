@@ -17,7 +17,7 @@
 # # What real success rates look like
 #
 # **Result.** The success rates of a 7B model on tens of thousands of real problems are U-shaped: about a sixth of the problems is never solved in 128 answers, and a fifth nearly always.
-# On this population pass@k puts most of its weight on problems that it cannot move: at $k = 32$ nearly three quarters of the weight lie on problems without a single right answer, which give no gradient in a sample.
+# On this population pass@k puts most of its weight on problems of which a sample shows no gradient: at $k = 32$ nearly three quarters of the weight lie on problems without a single right answer.
 # What is left looks at about a quarter of the problems.
 #
 # **What you need.** What pass@k is and how it is estimated from counts ({ref}`sec-pass-at-k`).
@@ -68,7 +68,7 @@ cumulated = found["cumulated"]
 #
 # Two of the five samples are the whole of the two tails: every prompt with at most 3 right answers, and every one with at least 109. The other three are samples, and what lies between the tails was seen only where one of them caught it.
 # Two samples that are drawn independently tell the size of a population by how much they overlap.
-# In bins of similar success rates, the three pairs of samples agree on it to about ten percent, and each prompt of the middle stands for as many as that says.
+# In bins of similar success rates (chosen after seeing that the pairs disagree without bins), the three pairs of samples agree on it to about ten percent, and each prompt of the middle stands for as many as that says.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Success rates of Qwen2.5-Math-7B on DeepScaleR. Most problems lie at the two ends: many are never solved in 128 answers, many always. Bars are numbers of problems; in the middle they are estimated from three samples.", "name": "fig-real-rates-histogram"}, "image": {"alt": "Histogram of success rates with a tall bar at zero and a rise towards one."}}
 num_answers = int(histogram["num_correct"].max())

@@ -27,8 +27,8 @@ from passgrad.tasks.json_lines import Line, decode, kind_of, parse, parse_lines
 ENDINGS = (".jsonl", ".json", ".ndjson", ".parquet", ".pq", ".csv", ".tsv")
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
-# The index that pandas writes beside the columns.
-_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+|")
+#: names of the index that pandas writes beside the columns
+PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+|")
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
@@ -120,7 +120,7 @@ def _parquet(path: Path, raw: bytes) -> Iterator[tuple[Line, dict[str, Any]]]:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:80]
         raise UserError(f"{path} cannot be read as parquet ({reason}); write it again") from None
-    names = [name for name in table.column_names if not _INDEX.fullmatch(name)]
+    names = [name for name in table.column_names if not PANDAS_INDEX.fullmatch(name)]
     twice = next((name for name in names if table.column_names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path}: the column {twice!r} stands twice; keep one")
@@ -157,7 +157,7 @@ def _csv(path: Path, raw: bytes, delimiter: str) -> Iterator[tuple[Line, dict[st
                 TextRow(
                     (name, cell or None)
                     for name, cell in zip(names, cells, strict=True)
-                    if not _INDEX.fullmatch(name)
+                    if not PANDAS_INDEX.fullmatch(name)
                 ),
             )
     except csv.Error as error:

@@ -25,6 +25,7 @@ from passgrad.measurement.logs.batches import batches
 from passgrad.measurement.logs.visits import Visits, Window
 from passgrad.progress import Progress, Silent
 from passgrad.rollouts.readers.files import files_of
+from passgrad.tasks.tables import PANDAS_INDEX
 
 PROMPT = (
     "prompt_id", "uid", "question_id", "task_id", "prompt", "messages", "input", "question",
@@ -38,7 +39,6 @@ GROUP = ("group", "data_source", "source", "subject")
 LAW = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens", "model")
 # Columns of numbers that are no reward, in the logs of trainers.
 _OTHER = ("advantage", "advantages", "logprob", "length", "seed", "index", "rank", "epoch")
-_FOREIGN_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
 _TEXT = 600
 
 
@@ -134,7 +134,7 @@ def _add(counted: _Counted, batch: pa.RecordBatch, columns: Columns, place: _Pla
     """Count the rows of one batch."""
     if not batch.num_rows:
         return
-    names = [name for name in batch.schema.names if not _FOREIGN_INDEX.fullmatch(name)]
+    names = [name for name in batch.schema.names if not PANDAS_INDEX.fullmatch(name)]
     prompt_name = _chosen(names, columns.prompt, PROMPT, "prompt", place.path)
     prompt = _keys(batch.column(prompt_name), place, prompt_name)
     steps = _steps(batch, names, columns.step, place)

@@ -75,6 +75,12 @@ def test_a_folder_of_steps_as_trl_writes_it(tmp_path: Path) -> None:
     assert visits.texts[0].startswith("What is")
 
 
+def test_the_index_of_pandas_is_no_reward(tmp_path: Path) -> None:
+    frame = pd.DataFrame(_rows()).rename(columns={"reward": "right"})
+    frame.to_csv(tmp_path / "log.csv")
+    assert _table(read_visits(tmp_path / "log.csv")) == MEANT
+
+
 def test_verls_files_have_their_step_in_the_name(tmp_path: Path) -> None:
     for step in range(3):
         lines = [
