@@ -66,6 +66,7 @@ def coefficients(
     *,
     error: Any = None,
     quantile: float = 0.0,
+    keep: float = 0.0,
     normalise: bool = True,
 ) -> Tensor:
     r"""The lambda of the combined step from the Gram matrix of the objectives: (m,), float64.
@@ -78,14 +79,17 @@ def coefficients(
     :param gram: (m, m), symmetric: exact, or estimated without bias.
     :param aggregator: A name in :data:`AGGREGATORS`. ``"constrained"`` ascends the last objective k
         and holds the first one, with :math:`\lambda = (\mu, 1)` and the least :math:`\mu \ge 0` for
-        which :math:`G_{1k} + \mu G_{11} \ge 0`: among all steps of one length that do not lower
-        objective 1 to first order it raises objective k most. It takes two objectives.
+        which :math:`G_{1k} + \mu G_{11} \ge c\,G_{11}`, c = ``keep``. With c = 0, among all steps
+        of one length that do not lower objective 1 to first order it raises objective k most. It
+        takes two objectives.
     :param error: Standard errors of the entries, (m, m); None for an exact matrix. Entries that are
         not finite mean that nothing is known yet: then the coefficients are equal, and those of
         ``"constrained"`` are (1, 0), which is safe.
     :param quantile: By so many standard errors ``"constrained"`` goes below the estimates of
         :math:`G_{1k}` and :math:`G_{11}`. Where :math:`G_{11}` is not above zero by as much, it
         returns (1, 0).
+    :param keep: The share c of the gain of a gradient step on objective 1 that ``"constrained"``
+        keeps. 0 keeps its level, 1 its whole gain.
     :param normalise: Divide by the sum of absolute values, so that a step is a weighted mean of the
         gradients and a learning rate keeps its meaning.
     :raises UserError: For an unknown name, a matrix that is not square or not finite, and a missing
@@ -104,7 +108,7 @@ def coefficients(
         if errors.shape != matrix.shape:
             raise UserError(f"error has the shape {tuple(errors.shape)}, the Gram matrix another")
     if aggregator == "constrained":
-        made = _constrained(matrix, errors, quantile)
+        made = _constrained(matrix, errors, quantile, keep)
     elif not errors.isfinite().all():
         made = torch.ones(len(matrix), dtype=torch.float64)
     else:
@@ -127,19 +131,23 @@ def check_aggregator(aggregator: str) -> None:
     coefficients(torch.eye(2, dtype=torch.float64), aggregator)
 
 
-def _constrained(gram: Tensor, error: Tensor, quantile: float) -> Tensor:
+def _constrained(gram: Tensor, error: Tensor, quantile: float, keep: float) -> Tensor:
     if len(gram) != 2:
         raise UserError(f"'constrained' takes two objectives, got {len(gram)}")
+    if not keep >= 0:
+        raise UserError(f"keep must be a share of at least 0, got {keep!r}")
     safe = torch.tensor([1.0, 0.0], dtype=torch.float64)
     if not error.isfinite().all():
         return safe
     low = float(gram[0, 1] - quantile * error[0, 1])
-    own = float(gram[0, 0] - quantile * error[0, 0])
-    if low >= 0:
+    reach = quantile * float(error[0, 0])
+    # A bound of G_1k / G_11 from below takes the largest G_11 above zero and the least below it.
+    own = float(gram[0, 0]) + (reach if low >= 0 else -reach)
+    if low >= 0 and keep == 0:
         return torch.tensor([0.0, 1.0], dtype=torch.float64)
     if own <= 0:
         return safe
-    return torch.tensor([-low / own, 1.0], dtype=torch.float64)
+    return torch.tensor([max(keep - low / own, 0.0), 1.0], dtype=torch.float64)
 
 
 def _weights(gram: Tensor, aggregator: str) -> Tensor:

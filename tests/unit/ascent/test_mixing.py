@@ -228,3 +228,23 @@ def test_a_cosine_of_means_is_one_or_is_not_said(noise):
     assert len(known) == 20 if noise == 0.1 else len(known) < 20
     if noise == 0.1:
         assert np.mean(known) == pytest.approx(-0.6, abs=0.1)
+
+
+@pytest.mark.parametrize("keep", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("product", [-2.0, -0.3, 0.0, 0.2, 5.0])
+def test_constrained_keeps_the_share_of_the_first_gain_that_is_asked_for(product, keep):
+    gram = torch.tensor([[1.5, product], [product, 30.0]], dtype=torch.float64)
+    lambdas = coefficients(gram, "constrained", keep=keep, normalise=False)
+    gain = float(first_order_changes(gram, lambdas)[0])
+    assert lambdas[1] == 1
+    # the least that keeps it: the bound is met exactly unless pass@k alone does better
+    assert gain == pytest.approx(max(keep * 1.5, product))
+
+
+def test_a_share_to_keep_takes_bounds_not_estimates():
+    gram = torch.tensor([[1.0, 0.4], [0.4, 1.0]])
+    error = torch.full((2, 2), 0.1)
+    lambdas = coefficients(gram, "constrained", error=error, quantile=2, keep=0.5, normalise=False)
+    assert float(lambdas[0]) == pytest.approx(0.5 - 0.2 / 1.2)
+    with pytest.raises(UserError, match="keep must be"):
+        coefficients(gram, "constrained", keep=-0.1)
