@@ -22,7 +22,7 @@ def read_config(context: Any, path: Path | None) -> Path | None:
     options = {
         parameter.name: parameter
         for parameter in context.command.params
-        if parameter.name not in ("config", "help")
+        if parameter.name not in ("config", "help", "example")
     }
     given: dict[str, Any] = {}
     for name, tree in read_mapping(path).items():

@@ -45,6 +45,13 @@ def draw(request: Request, progress: Progress | None = None) -> list[list[Comple
     """
     model, _ = load_model(request.model, dtype=getattr(torch, request.dtype))
     model.to(request.device)  # type: ignore[arg-type]
+    return draw_from(model, request, progress)
+
+
+def draw_from(
+    model: Any, request: Request, progress: Progress | None = None
+) -> list[list[Completion]]:
+    """:func:`draw` from a model that is loaded; its ``generation_config`` is emptied."""
     settings, ends, prompts = request.settings, request.ends, request.prompts
     size = model.get_input_embeddings().num_embeddings
     check_vocabulary(prompts, size, request.name or request.model)

@@ -1,0 +1,38 @@
+"""A tiny model in a folder and a file of prompts, for runs of a few steps."""
+
+import json
+import string
+import warnings
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """What TRL and transformers say about themselves."""
+    with warnings.catch_warnings():
+        for kind in (FutureWarning, DeprecationWarning):
+            warnings.simplefilter("ignore", kind)
+        warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
+        yield
+
+
+@pytest.fixture(scope="session")
+def given(tmp_path_factory, make_tokenizer, tiny_model):
+    """The settings of a run of three steps on nine prompts, as keyword arguments."""
+    tmp_path = tmp_path_factory.mktemp("given")
+    tokenizer = make_tokenizer([*string.printable.strip(), " ", "\n"])
+    tokenizer.padding_side = "left"
+    model = tmp_path / "tiny"
+    tiny_model(tokenizer=tokenizer, dtype="float32", initializer_range=0.02).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": f"{'1+1=2;' * (i % 3)}{i}+1=", "answer": str(i)} for i in range(9)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    judge = tmp_path / "judge.py"
+    judge.write_text("def even(completion, answer):\n    return sum(map(ord, completion)) % 2 == 0\n")
+    return {
+        "model": str(model), "prompts": str(prompts), "held_out": "3", "max_new_tokens": 2,
+        "verifier": f"{judge}:even", "k": 2, "n": 4, "prompts_per_step": 2, "steps": 3,
+        "learning_rate": 1e-2, "eval_every": 1, "eval_samples": 8,
+    }  # fmt: skip
