@@ -48,14 +48,14 @@ def folder(tmp_path, make_tokenizer, tiny_model):
     return place
 
 
-@pytest.mark.parametrize("conflict_free", [False, True])
-def test_the_example_trains(processes, script, folder, tmp_path, conflict_free, capsys):
+@pytest.mark.parametrize(("conflict_free", "rank"), [(False, 0), (True, 2)])
+def test_the_example_trains(processes, script, folder, tmp_path, conflict_free, rank, capsys):
     from safetensors.torch import load_file
 
     out = tmp_path / "run"
     script("train_pass_at_k").train(
         str(folder), str(out), k=2, n=4, steps=2, prompts=2, conflict_free=conflict_free,
-        held_out=2, eval_every=2,
+        held_out=2, eval_every=2, rank=rank,
     )  # fmt: skip
     printed = capsys.readouterr().out
     for line in ("pass@1 of the held-out prompts: 0", "pass@2 of the held-out", "seconds a step"):
@@ -66,8 +66,10 @@ def test_the_example_trains(processes, script, folder, tmp_path, conflict_free, 
     assert ("pcgrad" in record["objective"]) == conflict_free
     assert "2" in record["objective"]
     assert (out / "conflict.parquet").is_file()
-    before, after = load_file(folder / "model.safetensors"), load_file(out / "model.safetensors")
-    assert before.keys() == after.keys()
+    assert (out / "adapter_model.safetensors").is_file() == (rank > 0)
+    if not rank:
+        before, after = (load_file(place / "model.safetensors") for place in (folder, out))
+        assert before.keys() == after.keys()
 
 
 def test_the_example_says_what_came_of_it(script, capsys):

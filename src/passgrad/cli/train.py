@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -13,6 +13,8 @@ from passgrad.errors import UserError
 # As the defaults of passgrad.training.Settings, with which a test compares those here.
 _DATA, _OBJECTIVE, _STEP = "Prompts", "What is ascended", "A step"
 _WEIGHTS, _WATCHING = "What is trained", "Watching and keeping"
+
+Value = TypeVar("Value")
 
 #: what ``--example`` prints, and the smallest file that shows something on two cores
 EXAMPLE = """\
@@ -126,7 +128,8 @@ def train(
         int, typer.Option(help="Prompts a step.", rich_help_panel=_STEP)
     ] = 8,
     steps: Annotated[
-        int, typer.Option(help="Steps; a run that is done goes on with more.", rich_help_panel=_STEP)
+        int,
+        typer.Option(help="Steps; a run that is done goes on with more.", rich_help_panel=_STEP),
     ] = 200,
     learning_rate: Annotated[
         float,
@@ -212,20 +215,15 @@ def train(
 
     Example: passgrad train --example > config.yml; passgrad train config.yml --steps 20
     """
-    for name, value in (("model", model), ("prompts", prompts), ("out", out)):
-        if value is None:
-            raise UserError(
-                f"{name} is not given; name it in the file or as --{name} "
-                "(passgrad train --example prints a file)"
-            )
+    folder = _given("out", out)
+    needed = {"model": _given("model", model), "prompts": _given("prompts", prompts)}
     from passgrad.training import Settings
     from passgrad.training import train as run
     from passgrad.training.folder import PLOT
     from passgrad.training.outcome import table
 
-    assert model is not None and prompts is not None and out is not None
     settings = Settings(
-        model=model, prompts=prompts, held_out=held_out, verifier=verifier, stop=stop,
+        **needed, held_out=held_out, verifier=verifier, stop=stop,
         max_new_tokens=max_new_tokens, objective=objective,  # type: ignore[arg-type]
         k=k, share=share, aggregator=aggregator, n=n, prompts_per_step=prompts_per_step,
         steps=steps, learning_rate=learning_rate, warmup=warmup, rank=rank, targets=targets,
@@ -236,7 +234,16 @@ def train(
     from passgrad.cli.progress import Bars
 
     with Bars() as bars:
-        record = run(settings, out, bars)
+        record = run(settings, folder, bars)
     for line in table(record):
         typer.echo(line)
-    typer.echo(str(out / PLOT))
+    typer.echo(str(folder / PLOT))
+
+
+def _given(name: str, value: Value | None) -> Value:
+    if value is None:
+        raise UserError(
+            f"{name} is not given; name it in the file or as --{name} "
+            "(passgrad train --example prints a file)"
+        )
+    return value

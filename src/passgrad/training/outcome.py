@@ -86,6 +86,7 @@ def draw(
     success rate of the batches.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     canvas = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = canvas.subplots()
@@ -105,6 +106,6 @@ def draw(
             marker=style.marker, label=f"held out, {name}",
         )  # fmt: skip
     axes.set(xlabel="step", ylabel="share solved", ylim=(-0.02, 1.02))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize="small")
     canvas.savefig(path, metadata={"Date": None})

@@ -26,7 +26,7 @@ from passgrad.measurement.applicable import is_task
 from passgrad.measurement.options import Drawing, Judging
 from passgrad.measurement.prompts import as_task, digest
 from passgrad.progress import Progress, Silent
-from passgrad.rollouts.sampling import end_tokens
+from passgrad.rollouts.sampling import end_tokens, prompt_tokens
 from passgrad.tasks.base import Task
 from passgrad.training import folder
 from passgrad.training.evaluation import HeldOut
@@ -81,6 +81,7 @@ def train(settings: Settings, out: str | Path, progress: Progress | None = None)
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # log.jsonl has it
     watch.tokenizer = tokenizer
+    trainer.share_prompts(prompt_tokens(tokenizer, trained))
     progress.stage("training", settings.steps - step)
     if step < settings.steps:
         with _signals(watch):
@@ -261,9 +262,7 @@ def _finish(
 ) -> dict[str, Any]:
     """The record and the figure, from what the folder holds."""
     rows = folder.read_lines(out / folder.HELD_OUT)
-    found = outcome(
-        rows, settings.orders, settings.reading, silent_share(out / folder.COMPLETIONS)
-    )
+    found = outcome(rows, settings.orders, settings.reading, silent_share(out / folder.COMPLETIONS))
     draw(rows, folder.read_lines(out / folder.STEPS), settings.orders, out / folder.PLOT)
     held = json.loads((out / folder.SETTINGS).read_text(encoding="utf-8"))["settings"]
     record = found | {

@@ -2,12 +2,13 @@
 
 TRL reads the prompt again with every completion. Where answers are a few tokens behind worked
 examples, nearly all of a step is that. Here a prompt is read once, its states are shared by its
-completions, in drawing them and in the loss, and the law and the gradient stay what they are. The
-first batch is computed in TRL's way too: where the two differ, TRL's is taken.
+completions, in drawing them and in the loss, and the law and the gradient stay what they are.
+Before the first step some rows are computed in both ways: where they differ, TRL's is taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,15 +34,40 @@ class SharedPrompts:
     use_vllm: bool
     max_completion_length: int
 
-    #: whether prompts are shared; None before the first batch has shown whether they can be
-    shares: bool | None = None
+    #: whether prompts are shared
+    shares = False
+
+    def share_prompts(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Share prompts from now on, if answers are short and the log-probabilities of some rows
+        are TRL's. Draws nothing at random, so that a run that goes on decides the same.
+        """
+        width = min(self.max_completion_length, SHORT)
+        # States are not kept where activations are computed again.
+        if self.max_completion_length > SHORT or self.use_vllm or self.args.gradient_checkpointing:
+            return
+        by_length = sorted(prompts, key=len)
+        some = [by_length[0], by_length[-1]] * 2
+        longest = len(by_length[-1])
+        tails = [(list(one) * width)[place : place + width] for place, one in enumerate(some)]
+        rows = [
+            [0] * (longest - len(one)) + [*one, *tail]
+            for one, tail in zip(some, tails, strict=True)
+        ]
+        seen = [[0] * (longest - len(one)) + [1] * (len(one) + width) for one in some]
+        ids, mask = (torch.tensor(x, device=self.accelerator.device) for x in (rows, seen))
+        with torch.no_grad(), self.accelerator.autocast():
+            try:
+                mine, _ = _shared(self.model, ids, mask, width)
+            except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError):
+                return
+            theirs = self._get_per_token_logps_and_entropies(self.model, ids, mask, width)[0]
+        # nan is no agreement
+        self.shares = bool((mine - theirs).abs().max() < (_GAP_16 if self.args.bf16 else _GAP))
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, fields: Any, *rest: Any, **named: Any
     ) -> Any:
-        short = self.max_completion_length <= SHORT and not self.use_vllm
-        # The first batch is drawn by TRL, so that the two ways are compared before one is taken.
-        if not self.shares or not short or images is not None or fields:
+        if not self.shares or images is not None or fields:
             return super()._generate_single_turn(  # type: ignore[misc]
                 prompt_ids, images, fields, *rest, **named
             )
@@ -71,36 +97,15 @@ class SharedPrompts:
         compute_entropy: bool = False,
         **rest: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        def plain() -> tuple[Tensor, Tensor | None, Tensor | None]:
-            return super(SharedPrompts, self)._get_per_token_logps_and_entropies(  # type: ignore[misc]
+        more = any(value not in (None, False) for value in rest.values())
+        if not self.shares or batch_size or more:
+            return super()._get_per_token_logps_and_entropies(  # type: ignore[misc]
                 model, input_ids, attention_mask, logits_to_keep, batch_size,
                 compute_entropy=compute_entropy, **rest,
             )  # fmt: skip
-
-        more = any(value not in (None, False) for value in rest.values())
-        if self.shares is False or logits_to_keep > SHORT or batch_size or more:
-            return plain()
-        if self.shares is None:
-            self.shares = self._agrees(model, input_ids, attention_mask, logits_to_keep, plain)
-            if not self.shares:
-                return plain()
         with self.accelerator.autocast():
             logps, entropies = _shared(model, input_ids, attention_mask, logits_to_keep)
         return logps, entropies if compute_entropy else None, None
-
-    @torch.no_grad()
-    def _agrees(self, model: Any, ids: Tensor, mask: Tensor, width: int, plain: Any) -> bool:
-        """Whether the log-probabilities of this batch are TRL's."""
-        if self.args.gradient_checkpointing:  # keeps no states
-            return False
-        try:
-            with self.accelerator.autocast():
-                mine, _ = _shared(model, ids, mask, width)
-        except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError):
-            return False
-        theirs = plain()[0]
-        gap = ((mine - theirs) * mask[:, -width:]).abs().max()
-        return bool(gap < (_GAP_16 if self.args.bf16 else _GAP))  # nan too is no agreement
 
 
 def _shared(model: Any, ids: Tensor, mask: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -30,9 +30,11 @@ def given(tmp_path_factory, make_tokenizer, tiny_model):
     rows = [{"prompt": f"{'1+1=2;' * (i % 3)}{i}+1=", "answer": str(i)} for i in range(9)]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     judge = tmp_path / "judge.py"
-    judge.write_text("def even(completion, answer):\n    return sum(map(ord, completion)) % 2 == 0\n")
+    judge.write_text(
+        "def fourth(completion, answer):\n    return sum(map(ord, completion)) % 4 == 0\n"
+    )
     return {
         "model": str(model), "prompts": str(prompts), "held_out": "3", "max_new_tokens": 2,
-        "verifier": f"{judge}:even", "k": 2, "n": 4, "prompts_per_step": 2, "steps": 3,
+        "verifier": f"{judge}:fourth", "k": 2, "n": 4, "prompts_per_step": 2, "steps": 3,
         "learning_rate": 1e-2, "eval_every": 1, "eval_samples": 8,
     }  # fmt: skip

@@ -170,7 +170,7 @@ def test_an_adapter_is_trained_and_kept(given, tmp_path):
     assert "pcgrad" in record["trained"]["objective"]
     assert is_adapter(out / "model")
     model, _ = load_model(out / "model")
-    assert {name.split(".")[-3] for name, one in model.named_parameters() if one.requires_grad} == {
+    assert {name.split(".")[-4] for name, one in model.named_parameters() if one.requires_grad} == {
         "q_proj"
     }
 
@@ -224,10 +224,13 @@ def test_shared_prompts_change_neither_law_nor_gradient(given, tmp_path):
 
     model, tokenizer = load_model(given["model"])
     texts = ["1+1=2;1+1=", "3+1=", "1+1=2;1+1=", "3+1=", "3+1="]
-    made = tokenizer(texts, return_tensors="pt", padding=True)
+    rows = [tokenizer(text)["input_ids"] for text in texts]
+    longest = max(map(len, rows))
+    made = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
+    read = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
     tails = torch.randint(3, 20, (5, 3), generator=torch.Generator().manual_seed(0))
-    ids = torch.cat([made["input_ids"], tails], 1)
-    mask = torch.cat([made["attention_mask"], torch.ones_like(tails)], 1)
+    ids = torch.cat([made, tails], 1)
+    mask = torch.cat([read, torch.ones_like(tails)], 1)
     mask[1, -1] = 0
     kept = mask[:, -3:]
     logits = model(input_ids=ids, attention_mask=mask).logits[:, -4:-1].log_softmax(-1)
@@ -242,3 +245,25 @@ def test_shared_prompts_change_neither_law_nor_gradient(given, tmp_path):
         strict=True,
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_prompts_are_shared_where_that_is_the_same(given, tmp_path, monkeypatch):
+    from passgrad.training import run, shared
+
+    ways = []
+    plain = run._Trainer.share_prompts
+
+    def watched(trainer, prompts):
+        plain(trainer, prompts)
+        ways.append(trainer.shares)
+
+    monkeypatch.setattr(run._Trainer, "share_prompts", watched)
+    one = given | {"steps": 1}
+    train(Settings(**one), tmp_path / "shared")
+    inner = shared._shared
+    monkeypatch.setattr(
+        shared, "_shared", lambda *some: tuple(part + 0.01 for part in inner(*some))
+    )
+    train(Settings(**one), tmp_path / "off")
+    train(Settings(**one | {"max_new_tokens": 17}), tmp_path / "long")
+    assert ways == [True, False, False]
