@@ -218,9 +218,6 @@ def train(
     folder = _given("out", out)
     needed = {"model": _given("model", model), "prompts": _given("prompts", prompts)}
     from passgrad.training import Settings
-    from passgrad.training import train as run
-    from passgrad.training.folder import PLOT
-    from passgrad.training.outcome import table
 
     settings = Settings(
         **needed, held_out=held_out, verifier=verifier, stop=stop,
@@ -232,6 +229,9 @@ def train(
         checkpoint_every=checkpoint_every, seed=seed,
     )  # fmt: skip
     from passgrad.cli.progress import Bars
+    from passgrad.training import train as run
+    from passgrad.training.folder import PLOT
+    from passgrad.training.outcome import table
 
     with Bars() as bars:
         record = run(settings, folder, bars)
