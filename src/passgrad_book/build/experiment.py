@@ -38,6 +38,7 @@ HOMES = {
     "right_signs": "experiments.estimating.decisions",
     "conflict_life": "experiments.life.stored",
     "training_pass_at_k": "experiments.training",
+    "training_study": "experiments.study.stored",
     "frontier_language": "experiments.conflict_free.stored",
     "metrics_language": "experiments.conflict_free.stored",
     "math_conflict": "experiments.mathematics.stored",
