@@ -136,7 +136,7 @@ def study_in_trl(
     """
     start = checkpoint(seed, steps=supervised_steps)
     sets = prompt_sets(regime, SIZES, seed)
-    given = {"steps": steps, "learning_rate": learning_rate}
+    given: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate}
     runs = [train_in_trl(start, sets, arm, seed=seed, **given).assign(source="TRL", repeat=0)]
     for repeat in range(repeats):
         own, _ = train(start, sets, arm, seed=1000 + 100 * seed + repeat, **given)

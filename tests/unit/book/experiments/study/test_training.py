@@ -74,7 +74,8 @@ def test_a_run_reads_at_its_steps_and_starts_at_the_checkpoint(theta, sets):
     readings, end = train(theta, sets, "pass@8", seed=3, steps=10, learning_rate=2e-4)
     assert readings["step"].tolist() == reading_steps(10) == [0, 5, 10]
     assert readings["held_pass@1"][0] == level_row(theta, sets)["held_pass@1"]
-    assert readings["path"][0] == 0 and readings["path"].is_monotonic_increasing
+    assert readings["path"][0] == 0
+    assert readings["path"].is_monotonic_increasing
     assert not torch.equal(theta, end)
     again, _ = train(theta, sets, "pass@8", seed=3, steps=10, learning_rate=2e-4)
     assert readings.equals(again)

@@ -27,7 +27,8 @@ def test_no_word_is_in_two_sets_and_answers_follow_the_rules(regime):
     words = [tuple(word) for part in sets.values() for word in part.prompts[:, 1:5].tolist()]
     assert len(set(words)) == len(words) == 128
     for part in sets.values():
-        for prompt, answer, place in zip(part.prompts.tolist(), part.answers.tolist(), part.family):
+        rows = (part.prompts.tolist(), part.answers.tolist(), part.family)
+        for prompt, answer, place in zip(*rows, strict=True):
             word, family = prompt[1:5], FAMILIES[place]
             rare = max(word) > NUM_LETTERS - NUM_RARE
             assert rare == (family == "rare")
