@@ -37,9 +37,11 @@ so that neither falls, to first order and as measured. A reward is any function 
 groups may lie on several of them. In-step measurement wants whole parameters on each process (DDP)
 and refuses FSDP and DeepSpeed, where plain pass@k is a matter of rewards and advantages alone.
 *vLLM* on GPUs is TRL's own, by configuration: ``use_vllm=True`` with ``vllm_mode="colocate"`` on
-one node or ``"server"``, and in ``GRPOConfig`` also ``vllm_importance_sampling_correction=False``,
-as the correction drops completions. The tests run adapters and two processes on a CPU; FSDP,
-DeepSpeed and vLLM within the trainer are untested.
+one node or ``"server"``. vLLM draws from its own law, and the trainer differentiates another: in
+``GRPOConfig`` leave the correction on, with ``vllm_importance_sampling_mode="sequence_mask"`` and
+``vllm_importance_sampling_clip_max=None``, which weighs completions by the ratio of the two and
+drops none. Its noise grows with the length of completions. The tests run adapters and two processes
+on a CPU; FSDP, DeepSpeed and vLLM within the trainer are untested.
 """
 
 from __future__ import annotations

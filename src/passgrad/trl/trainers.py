@@ -37,6 +37,7 @@ from passgrad.files import write_atomic
 from passgrad.trl import settings
 from passgrad.trl.callback import ConflictCallback
 from passgrad.trl.conflict_free import ConflictFree
+from passgrad.trl.evaluation import held_out_metrics
 from passgrad.trl.groups import group_advantages, group_deviation, group_rewards, max_at_k
 from passgrad.trl.meter import batch_of, half_gradients, measure_gram
 from passgrad.trl.schedules import AdaptiveK, Plan, as_plan
@@ -104,6 +105,7 @@ class PassKMixin:
             chosen if chosen.unbiased and chosen.takes == "k" else get_estimator("pkpo-loo1")
         )
         self._raw_rewards: Tensor | None = None
+        self._held_out: list[Tensor] = []
         self._batches = 0
         self._measured_order: int | None = None
         self._before: Tensor | None = None
@@ -163,6 +165,8 @@ class PassKMixin:
         if clip := getattr(self.args, "reward_clip_range", None):
             rewards = rewards.clamp(*clip)
         self._log_success(metrics, rewards)
+        if not training:
+            self._held_out.append(rewards)
         weights = self._weights(metrics)
         try:
             values, dropped = group_advantages(rewards, weights, self.estimator)
@@ -172,6 +176,7 @@ class PassKMixin:
             return output  # too few samples in evaluation, where nothing is updated
         metrics["passk/dropped_groups"].append(float(dropped))
         if training:
+            self._log_silent(metrics, rewards, values)
             values = self._measure(output, rewards, values, metrics)
         self._replace(output, self._in_trl_units(values, rewards))
         return output
@@ -195,6 +200,29 @@ class PassKMixin:
             value = float(max_at_k(rewards, k).nanmean())
             if value == value:
                 metrics[f"passk/pass@{k}"].append(value)
+
+    def _log_silent(self, metrics: Any, rewards: Tensor, values: Tensor) -> None:
+        """The shares of groups that do not move anything, in all and for each order alone."""
+        metrics["passk/silent_groups"].append(float((values == 0).all(1).double().mean()))
+        if self.estimator.takes == "k":
+            for k in sorted({1, *self.plan.orders}):
+                own, _ = group_advantages(rewards, {k: 1.0}, self.estimator)
+                metrics[f"passk/silent_groups@{k}"].append(float((own == 0).all(1).double().mean()))
+
+    def evaluation_loop(self, dataloader: Any, *positional: Any, **named: Any) -> Any:
+        """TRL's, and pass@1 and pass@k of the prompts with 95 % intervals among its metrics."""
+        self._held_out = []
+        output = super().evaluation_loop(dataloader, *positional, **named)  # type: ignore[misc]
+        prefix = named.get("metric_key_prefix", "eval")
+        if self._held_out:
+            rewards = torch.cat(self._held_out)
+            if hasattr(dataloader.dataset, "__len__"):
+                # Several processes fill up the last batch with prompts that were seen already.
+                rewards = rewards[: len(dataloader.dataset)]
+            orders = (k for k in {1, *self.plan.orders} if k <= rewards.shape[1])
+            found = held_out_metrics(rewards, orders)
+            output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        return output
 
     def _measure(self, output: Any, rewards: Tensor, values: Tensor, metrics: Any) -> Tensor:
         """Measure the conflict where it is due; the advantages, weighed by prompts if asked for."""
