@@ -40,6 +40,7 @@ from passgrad.trl.conflict_free import ConflictFree
 from passgrad.trl.evaluation import held_out_metrics
 from passgrad.trl.groups import group_advantages, group_deviation, group_rewards, max_at_k
 from passgrad.trl.meter import batch_of, half_gradients, measure_gram
+from passgrad.trl.optimizer_metric import inverse_metric, metric_note
 from passgrad.trl.schedules import AdaptiveK, Plan, as_plan
 from passgrad.worlds.base import inner_product
 
@@ -143,6 +144,7 @@ class PassKMixin:
     # Attributes of TRL's trainers, for the type checker.
     model: Any
     args: Any
+    optimizer: Any
     state: Any
     accelerator: Any
     callback_handler: Any
@@ -249,9 +251,13 @@ class PassKMixin:
             self._unbiased,
             getattr(plan, "split", "prompts"),
             by_prompt=bool(self._watchers),
+            metric=self._metric(),
         )
         self.conflict.update(found.gram)
-        if plan.measured is not None:
+        if isinstance(plan, ConflictFree):
+            plan.observe(self.conflict, found.metric_gram)
+            metrics["conflict/in_metric_of_optimizer"].append(float(found.metric_gram is not None))
+        elif plan.measured is not None:
             plan.observe(self.conflict)
         report = self._report(found, rewards, order)
         for name, value in report.items():
@@ -260,6 +266,13 @@ class PassKMixin:
         for watcher in self._watchers:
             watcher.record(self.state.global_step, report)
         return values
+
+    def _metric(self) -> Tensor | None:
+        """D of the optimiser, where ``ConflictFree`` asks for it and it is known."""
+        plan = self.plan
+        if not isinstance(plan, ConflictFree) or plan.metric == "plain" or plan.per_prompt:
+            return None
+        return inverse_metric(self.optimizer, list(self.model.parameters()))
 
     def _due(self) -> bool:
         every = [one.every for one in self._watchers]
@@ -331,12 +344,23 @@ class PassKMixin:
         objective = self.plan.describe()
         if self.estimator.takes == "none":
             objective = f"what {self.estimator.name} ascends"
-        return {
+        if isinstance(self.plan, ConflictFree) and self.optimizer is not None:
+            own = self.plan.metric == "optimizer" and not self.plan.per_prompt
+            metric = {"metric": metric_note(self.optimizer) if own else "plain"}
+        else:
+            metric = {}
+        return metric | {
             "objective": objective,
             "estimator": self.estimator.name,
             "scale": self._scale,
             "biased_settings": [str(one) for one in self.biased],
         }
+
+    def create_optimizer(self, *positional: Any, **named: Any) -> Any:
+        """TRL's; the record then says in which metric products are taken."""
+        optimizer = super().create_optimizer(*positional, **named)  # type: ignore[misc]
+        self._write_record(Path(self.args.output_dir))
+        return optimizer
 
     def _write_record(self, folder: Path) -> None:
         if self.args.should_save:
