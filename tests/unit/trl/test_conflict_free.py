@@ -245,7 +245,7 @@ def test_wrong_arguments(lab, tiny, tmp_path):
 
 
 def by_hand(lab, trainer, step, k, metric):
-    """What :func:`two_groups` takes, with <D u, u'>, divided by the squares of the means' lengths."""
+    """What :func:`two_groups` takes, with <D u, u'>, divided by the squared means."""
     for p, value in zip(trainer.model.parameters(), step["theta"], strict=True):
         p.data.copy_(value)
     rewards = step["rewards"][:, 0].double().view(2, 4)

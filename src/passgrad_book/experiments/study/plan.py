@@ -75,18 +75,28 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
+def everything() -> list[dict[str, Any]]:
+    """Parameters of all records, those of the study proper first."""
+    return [*main_runs(), *supplement()]
+
+
+def make(records: list[dict[str, Any]], workers: int) -> None:
+    """Compute and store records, ``workers`` at a time, with a line for each."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, maxtasksperchild=1) as pool:
+        for done, line in enumerate(pool.imap(_make, records), start=1):
+            _say(f"{done} of {len(records)}: {line}")
+
+
 def main() -> None:
-    """Make what is not stored yet, several records at a time."""
+    """Make what is not stored yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
-    plan = [*main_runs(), *supplement()]
+    plan = everything()
     missing = [parameters for parameters in plan if not _stored(parameters)]
     _say(f"{len(plan) - len(missing)} of {len(plan)} records are stored")
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(arguments.workers, maxtasksperchild=1) as pool:
-        for done, line in enumerate(pool.imap(_make, missing), start=1):
-            _say(f"{done} of {len(missing)}: {line}")
+    make(missing, arguments.workers)
 
 
 if __name__ == "__main__":
