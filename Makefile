@@ -39,7 +39,7 @@ LOWER := unit/test_metrics.py unit/test_objectives.py unit/test_interference.py 
 # Processes for pytest, a thread each; empty: one process with all threads
 JOBS ?= 2
 
-.PHONY: help env model book audit quick test test-all gpu lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
+.PHONY: adapters study help env model book audit quick test test-all gpu lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
 
 help: ## Show this list
 	@echo "Targets:"
@@ -88,6 +88,17 @@ results: env model ## Recompute what ships in data/results (hours; NB=training_p
 	done
 	$(MAKE) figures
 	$(BIN)/passgrad verify
+
+# Without their dependencies, beside the environment: what their registries import and no more.
+ADAPTERS := verl==0.9.1 skyrl==0.3.0 ray==2.60.0 tensordict==0.15.3 torchdata==0.11.0 jaxtyping==0.3.11 \
+  loguru==0.7.3 omegaconf==2.4.0 codetiming==1.4.0 msgpack==1.2.4 pyvers==0.2.3
+
+adapters: env ## Check the adapters against verl and SkyRL themselves: half a minute
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target _build/adapters $(ADAPTERS)
+	PYTHONPATH=_build/adapters $(BIN)/python -m pytest -q -p no:cacheprovider -W ignore tests/adapters
+
+study: env ## Make the records of the training study that are not stored yet (seven hours of one core)
+	OMP_NUM_THREADS=1 $(BIN)/python -m passgrad_book.experiments.study.plan
 
 figures: env ## Draw the figure of the README from the stored results
 	$(BIN)/python scripts/readme_figure.py

@@ -189,6 +189,7 @@ Markdown(
 # ## What does it cost beside pass@1 training?
 #
 # Whoever asks "will it hurt me" compares with the run that they would have made instead.
+# (The protocol names step 150. The runs are read at 140 and 160, so what is shown at 150 is the mean of the two.)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Beside pass@1 training, pass@8 training has less pass@1 in every regime at the start of training, with or without a conflict; later the order can turn over where pass@1 training gives a family up. Held-out pass@1 of pass@8 training less that of pass@1 training; dots are seeds, bars 95 % intervals.", "name": "fig-study-price"}, "image": {"alt": "Differences of pass@1 between pass@8 and pass@1 training at four horizons."}}
 prices = {

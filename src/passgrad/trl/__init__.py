@@ -60,7 +60,9 @@ _HOMES = {
     "AnnealedK": "schedules",
     "FixedK": "schedules",
     "register_verl": "adapters",
+    "register_skyrl": "adapters",
     "register_rllm": "adapters",
+    "slime_rewards": "adapters",
     "task_dataset": "tasks",
     "task_reward": "tasks",
     "end_at_stop": "tasks",
@@ -76,14 +78,16 @@ __all__ = [
     "AnnealedK",
     "AdaptiveK",
     "register_verl",
+    "register_skyrl",
     "register_rllm",
+    "slime_rewards",
     "task_dataset",
     "task_reward",
     "end_at_stop",
 ]
 
 if TYPE_CHECKING:
-    from passgrad.trl.adapters import register_rllm, register_verl
+    from passgrad.trl.adapters import register_rllm, register_skyrl, register_verl, slime_rewards
     from passgrad.trl.callback import ConflictCallback
     from passgrad.trl.conflict_free import ConflictFree
     from passgrad.trl.schedules import AdaptiveK, AnnealedK, FixedK

@@ -57,9 +57,20 @@ def interval(values: Series, level: float = LEVEL) -> Series:
 
 
 def at(readings: DataFrame, step: int, column: str) -> DataFrame:
-    """A column at one reading: rows (regime, seed), one column an arm."""
-    chosen = readings[readings["step"] == step]
-    return chosen.pivot(index=["regime", "seed"], columns="arm", values=column)
+    """A column at one step: rows (regime, seed), one column an arm.
+
+    Between two readings it is interpolated: the runs are read at 140 and 160 and not at 150.
+    """
+    taken = np.sort(readings["step"].unique())
+    below, above = taken[taken <= step].max(), taken[taken >= step].min()
+    ends = [
+        readings[readings["step"] == reading].pivot(
+            index=["regime", "seed"], columns="arm", values=column
+        )
+        for reading in (below, above)
+    ]
+    share = (step - below) / (above - below) if above > below else 0.0
+    return ends[0] if not share else (1 - share) * ends[0] + share * ends[1]
 
 
 def start_of(readings: DataFrame, column: str) -> Series:

@@ -46,6 +46,12 @@ def test_an_interval_is_that_of_student():
     assert np.isnan(outcomes.interval(pd.Series([1.0]))["low"])
 
 
+def test_between_readings_a_level_is_interpolated(readings):
+    levels = outcomes.at(readings, 100, "held_pass@1")
+    assert levels.loc[("negative", 0), "pass@1"] == pytest.approx(0.58)
+    assert outcomes.at(readings, 150, "held_pass@1").loc[("negative", 0), "pass@1"] == 0.60
+
+
 def test_differences_are_within_a_seed(readings):
     price = outcomes.differences(readings, 1000, "held_pass@1", "pass@1")
     assert price.loc[("negative", 0), "pass@8"] == pytest.approx(-0.05)
