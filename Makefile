@@ -19,7 +19,7 @@ RUN ?=
 TABLES ?=
 # The chapters that read stored results
 STORED := real_rates real_run language_exact language_sampled estimating_conflict life_of_a_conflict \
-  training_pass_at_k conflict_free math_conflict laptop_to_cluster
+  training_study training_pass_at_k conflict_free math_conflict laptop_to_cluster
 # One claim of claims.yml, or several; empty: all
 CLAIM ?=
 # Lines of the library that the tests run, where pytest-cov is installed

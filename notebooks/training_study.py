@@ -16,7 +16,8 @@
 # (sec-training-study)=
 # # A study of training
 #
-# RESULT
+# **Result.** A small transformer with exact success rates was trained from samples with AdamW: twenty objectives and remedies, four kinds of prompt sets, a thousand steps. Pass@8 training took held-out pass@1 below its start wherever some prompts could hardly be solved, and nowhere else. It cost pass@1 beside pass@1 training in every kind of set, with a conflict or without.
+# A negative product of the gradients foretold the fall; a positive one did not exclude it. No remedy was shown to be better than an untuned mixture of pass@1 and pass@8 in more than one kind of set, and where nothing in a prompt tells what is asked, every step towards pass@8 was paid for.
 #
 # **What you need.** The weights of pass@k ({ref}`sec-reweighting`) and the product of the two gradients ({ref}`sec-conflict`). No proof.
 #
@@ -50,6 +51,7 @@ horizons: list = [50, 150, 300, 1000]  # steps at which arms are compared
 trl_seeds: list = [0, 1, 2]  # seeds that are also run in TRL
 trl_steps: int = 300  # steps of these runs
 trl_repeats: int = 5  # runs of the study's own loop beside each
+checkpoint_steps: int = 600  # supervised steps of their checkpoints
 workers: int = 2  # records at a time, for computing again
 recompute: bool = False  # compute the stored results again and replace them (hours)
 
@@ -362,7 +364,7 @@ figures.show(draw, alt=alt, data=data, ncols=4, size=(9.2, 6.2), sharey=True)
 # %% tags=["hide-input"]
 better = verdict.index[verdict["better"].astype(bool)]
 Markdown(
-    f"**Better than {against} by the protocol** (above in pass@1 somewhere, below nowhere, in neither order): {', '.join(better) or 'none'}.\n\n"
+    f"**Better than {against} by the protocol** (above in pass@1 somewhere, below nowhere, in neither order): {', '.join(better) or 'none'}. An arm that is above in one regime alone is a suggestion: of so many arms one gets there by chance.\n\n"
     + verdict.drop(columns="better").replace("", "–").to_markdown()
 )
 
@@ -505,7 +507,7 @@ Markdown(
 trl = [
     study_in_trl.result(
         regime="negative", arm="pass@8", seed=seed, learning_rate=2e-4, steps=trl_steps,
-        repeats=trl_repeats, recompute=recompute,
+        repeats=trl_repeats, supervised_steps=checkpoint_steps, recompute=recompute,
     )["readings"]
     for seed in trl_seeds
 ]  # fmt: skip
@@ -538,7 +540,7 @@ for runs in trl:
     wide = runs.pivot(index="step", columns=["source", "repeat"], values="held_pass@1")
     spread = wide["study"].std(axis=1)
     z = (wide["TRL"][0] - wide["study"].mean(axis=1)) / spread.where(spread > 0)
-    inside.append(float(z.loc[z.index >= 50].abs().mean()))
+    inside.append(float(z.loc[z.index >= min(50, trl_steps)].abs().mean()))
 alt = (
     "Mean distance of TRL's curve from the mean of the study's runs behind step 50, in their standard deviations: "
     + ", ".join(f"{x:.1f}" for x in inside)
