@@ -29,7 +29,8 @@ lines, on a processor:
     trainer.train()
 
 ``k=8`` ascends pass@8; ``{1: 0.5, 8: 0.5}`` a mixture; :class:`AnnealedK` goes from 8 to 1,
-:class:`AdaptiveK` follows the measured conflict, and :class:`ConflictFree` mixes pass@1 and pass@k
+:class:`AdaptiveK` follows the measured conflict, :class:`AfterSteps` reads its sign once and then
+takes pass@k or a mixture, and :class:`ConflictFree` mixes pass@1 and pass@k
 so that neither falls, to first order and as measured. A reward is any function that TRL takes, of
 0 and 1 or graded.
 
@@ -57,6 +58,7 @@ _HOMES = {
     "ConflictCallback": "callback",
     "ConflictFree": "conflict_free",
     "AdaptiveK": "schedules",
+    "AfterSteps": "schedules",
     "AnnealedK": "schedules",
     "FixedK": "schedules",
     "register_verl": "adapters",
@@ -75,6 +77,7 @@ __all__ = [
     "ConflictFree",
     "ConflictCallback",
     "FixedK",
+    "AfterSteps",
     "AnnealedK",
     "AdaptiveK",
     "register_verl",
@@ -90,7 +93,7 @@ if TYPE_CHECKING:
     from passgrad.trl.adapters import register_rllm, register_skyrl, register_verl, slime_rewards
     from passgrad.trl.callback import ConflictCallback
     from passgrad.trl.conflict_free import ConflictFree
-    from passgrad.trl.schedules import AdaptiveK, AnnealedK, FixedK
+    from passgrad.trl.schedules import AdaptiveK, AfterSteps, AnnealedK, FixedK
     from passgrad.trl.tasks import end_at_stop, task_dataset, task_reward
     from passgrad.trl.trainers import PassKGRPOTrainer, PassKMixin, PassKRLOOTrainer
 

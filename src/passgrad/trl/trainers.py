@@ -41,7 +41,7 @@ from passgrad.trl.evaluation import held_out_metrics
 from passgrad.trl.groups import group_advantages, group_deviation, group_rewards, max_at_k
 from passgrad.trl.meter import batch_of, half_gradients, measure_gram
 from passgrad.trl.optimizer_metric import inverse_metric, metric_note
-from passgrad.trl.schedules import AdaptiveK, Plan, as_plan
+from passgrad.trl.schedules import AdaptiveK, AfterSteps, Plan, as_plan
 from passgrad.worlds.base import inner_product
 
 #: beside the files of transformers in every checkpoint
@@ -129,7 +129,7 @@ class PassKMixin:
     def _check_halves(self, args: Any) -> None:
         """Raise UserError where halves of the completions are needed and too small."""
         plan = self.plan
-        if not isinstance(plan, ConflictFree | AdaptiveK):
+        if not isinstance(plan, ConflictFree | AdaptiveK | AfterSteps):
             return
         halved = isinstance(plan, ConflictFree) and (plan.per_prompt or plan.split == "completions")
         if halved or args.generation_batch_size < 2 * args.num_generations:
@@ -190,6 +190,8 @@ class PassKMixin:
         if total:
             metrics["passk/k"].append(sum(k * c for k, c in weights.items()) / total)
         metrics["passk/biased_settings"].append(float(len(self.biased)))
+        if isinstance(self.plan, AfterSteps):
+            metrics["passk/share_of_pass@1"].append(weights.get(1, 0.0))
         if isinstance(self.plan, ConflictFree) and not self.plan.per_prompt:
             metrics["conflict/coefficient_1"].append(weights[1])
             metrics["conflict/coefficient_k"].append(weights[self.plan.k])
