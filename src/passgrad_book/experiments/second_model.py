@@ -59,7 +59,7 @@ MODEL = "qwen2.5-coder-0.5b"
 #: the sets whose conflict is measured, by their kind, and those that are ascended from
 SEEDS = {"conventions": (11, 12, 13, 14, 15), "arithmetic": (11, 12, 13)}
 ASCENT_SEEDS = (11, 12, 13)
-METHODS = ("pass@1", "pass@k", "mixture 0.5", "constrained")
+METHODS = ("pass@k", "pass@1", "mixture 0.5", "constrained")
 #: prompts of a family in either part, and worked examples
 SIZES = {"conventions": (12, 3), "arithmetic": (6, 4)}
 
@@ -259,8 +259,7 @@ def study() -> list[tuple[Any, dict[str, Any]]]:
     """Every result of the design, as the experiment and its parameters, in the order in which they
     are computed.
     """
-    measured: list[tuple[Any, dict[str, Any]]] = []
-    ascended: list[tuple[Any, dict[str, Any]]] = []
+    measured, ascended = [], []
     for kind, seeds in SEEDS.items():
         num_prompts, num_examples = SIZES[kind]
         for seed in seeds:
@@ -270,9 +269,9 @@ def study() -> list[tuple[Any, dict[str, Any]]]:
             }  # fmt: skip
             measured.append((qwen_conflict, given | {"ks": [1, 2, 3, 5, 10, 20, 32, 100]}))
             if kind == "conventions" and seed in ASCENT_SEEDS:
-                step = given | {"k": 10, "steps": 6, "length": 0.001}
-                ascended += [(qwen_ascents, step | {"method_name": name}) for name in METHODS]
-    return measured + ascended
+                ascended.append(given | {"k": 10, "steps": 6, "length": 0.001})
+    named = [(name, step) for name in METHODS for step in ascended]
+    return measured + [(qwen_ascents, step | {"method_name": name}) for name, step in named]
 
 
 _SMALL: dict[str, Any] = {
