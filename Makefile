@@ -8,6 +8,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := smollm2-135m
+SECOND := qwen2.5-coder-0.5b
 PROFILE ?= cpu
 # Local JSON-lines files of GSM8K and of MATH; empty: the hub, by name
 GSM8K ?=
@@ -39,7 +40,7 @@ LOWER := unit/test_metrics.py unit/test_objectives.py unit/test_interference.py 
 # Processes for pytest, a thread each; empty: one process with all threads
 JOBS ?= 2
 
-.PHONY: adapters study help env model book audit quick test test-all gpu lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
+.PHONY: help env model model-second second adapters study book audit quick test test-all gpu lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
 
 help: ## Show this list
 	@echo "Targets:"
@@ -100,6 +101,9 @@ adapters: env ## Check the adapters against verl and SkyRL themselves: half a mi
 study: env ## Make the records of the training study that are not stored yet (seven hours of one core)
 	OMP_NUM_THREADS=1 $(BIN)/python -m passgrad_book.experiments.study.plan
 
+second: model-second ## Compute what is missing of the second real model (two hours of one core, 12 GB)
+	$(BIN)/python scripts/second_model.py $(ARGS)
+
 figures: env ## Draw the figure of the README from the stored results
 	$(BIN)/python scripts/readme_figure.py
 
@@ -133,6 +137,9 @@ $(VENV)/.installed: requirements/lock.txt pyproject.toml
 
 model: env ## Fetch and check the small language model
 	$(BIN)/passgrad models fetch $(MODEL)
+
+model-second: env ## Fetch and check the second one (480 MB, 2.5 GB on disk): to recompute, no more
+	$(BIN)/passgrad models fetch $(SECOND)
 
 lint: env ## ruff: its rules and its format
 	$(BIN)/ruff check .

@@ -382,7 +382,8 @@ shares = {
     "pass@1": 1.0,
 }
 apart = {
-    k: 100 * outcomes.differences(readings, 1000, f"held_pass@{k}", against)[list(shares)] for k in (1, 8)
+    k: 100 * outcomes.differences(readings, 1000, f"held_pass@{k}", against)[list(shares)]
+    for k in (1, 8)
 }
 
 
@@ -404,15 +405,15 @@ def draw(axes):
     figures.legend(axes[-1], fontsize=8)
 
 
-alt = "Mean pass@1 at the end by share of pass@1: " + "; ".join(
+alt = f"Mean pass@1 at the end less that of {against}, in points, by share of pass@1: " + "; ".join(
     f"{regime}: "
     + ", ".join(
-        f"{share:g} {levels[1].loc[regime, name].mean():.2f}" for name, share in shares.items()
+        f"{share:g} {apart[1].loc[regime, name].mean():+.1f}" for name, share in shares.items()
     )
     for regime in REGIMES
 )
 data = pd.concat(
-    {k: outcomes.intervals(frame) for k, frame in levels.items()}, names=["k"]
+    {k: outcomes.intervals(frame) for k, frame in apart.items()}, names=["k"]
 ).reset_index()
 figures.show(draw, alt=alt, data=data, ncols=4, size=(8.8, 3.1), sharey=True)
 

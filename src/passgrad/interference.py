@@ -179,7 +179,8 @@ def conflict(
     1.2364
     """
     orders = real_orders(ks)
-    theta = world.parameters(theta)
+    if theta is not None:  # the world's own parameters need no copy
+        theta = world.parameters(theta)
     success = world.success(theta)
     weights = torch.stack([PassAtK(k).weight(success) for k in orders])
     products = world.gradient_products(theta, world.masses, world.masses * weights)

@@ -149,7 +149,8 @@ def _trainer(recipe: Recipe, plan: Any) -> tuple[Any, int]:
         lr_scheduler_type="constant_with_warmup", warmup_steps=min(10, recipe.steps // 5),
         eval_strategy="steps", eval_steps=recipe.eval_every, eval_on_start=True,
         save_strategy="steps", save_steps=recipe.eval_every, save_total_limit=2, logging_steps=1,
-        log_completions=True, num_completions_to_print=0, report_to="none", seed=recipe.seed, use_cpu=not on_gpu, bf16=on_gpu,
+        log_completions=True, num_completions_to_print=0, report_to="none", seed=recipe.seed,
+        use_cpu=not on_gpu, bf16=on_gpu,
         gradient_checkpointing=on_gpu, dataloader_pin_memory=on_gpu,
     )  # fmt: skip
     trainer = PassKGRPOTrainer(

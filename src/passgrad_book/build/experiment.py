@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: name of an experiment -> the module of passgrad_book that defines a function of that name
 HOMES = {
     "two_conventions": "experiments.two_conventions",
+    "qwen_conflict": "experiments.second_model",
+    "qwen_ascents": "experiments.second_model",
     "word_problems": "experiments.word_problems",
     "coverage_bandit": "experiments.estimating.stored",
     "coverage_language": "experiments.estimating.stored",
