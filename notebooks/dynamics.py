@@ -374,7 +374,7 @@ listed = [f"{missed[slope]} at slope {slope:g}" for slope in slopes]
 Markdown(
     f"Of the populations that end lower, {' and '.join(listed)} show no conflict at the start; "
     f"{outcomes['conflict, gain'].sum()} populations show one and end higher. "
-    "A conflict at the start is neither necessary nor sufficient for a loss in the end. "
+    "Whether a start in conflict ends with a loss depends on how good the start is: the loss is counted from there. "
     f"(On a subgrid, {steps} steps of ascent end within {arrival:.1e} of the pass@1 of the optimum.)"
 )
 
@@ -713,7 +713,7 @@ for name, runs_of, top in (("aliased", flows, k), ("plateau", climbs, last_k)):
         pair = [runs_of[j].pass_at_k(order)[:until] for order in (1, top)]
         plane[name, j] = pd.DataFrame(torch.stack(pair, dim=1), columns=["pass@1", "pass@k"])
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Ascent on pass@1 and on pass@k from one start (dot), in the plane of pass@1 and pass@k. Left, aliased prompts: each ascent harms the other objective, and both harms stay; the grey line joins the optima of all orders. Right, up to the end of the plateau of pass@1 ascent: after a small rise it takes pass@k below the start, while pass@k ascent raises both.", "name": "fig-dynamics-plane"}, "image": {"alt": "Two planes of pass@1 against pass@k with two trajectories from one start in each."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Ascent on pass@1 and on pass@k from one start (dot), in the plane of pass@1 and pass@k. Left, aliased prompts: each ascent harms the other objective, and both harms stay; the grey line joins the optima of all orders. Right, up to the end of the plateau of pass@1 ascent: it takes pass@k up, then below the start for a while, and ends a little above it, while pass@k ascent raises both.", "name": "fig-dynamics-plane"}, "image": {"alt": "Two planes of pass@1 against pass@k with two trajectories from one start in each."}}
 
 
 def draw(axes):

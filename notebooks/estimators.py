@@ -146,7 +146,7 @@ means.round(4).set_index("estimator")
 # ```
 #
 # Two consequences decide the rest of this book.
-# For one prompt the choice of estimator is a choice of step size, and nothing else.
+# For one prompt the choice of estimator is, on average, a choice of step size: it scales the mean step and does not turn it. Where $e(p)$ is zero or negative the mean step vanishes or goes the wrong way.
 # Over prompts it is a choice of weights: the mean update is $\mathbb{E}_x[e(p(x)) \nabla p(x)]$, and a bias of the estimator is a *distortion of the prompt weights*, which is what interference between prompts feeds on ({ref}`sec-toy`).
 #
 # With graded rewards the proposition does not hold: max@k then turns the gradient of a single prompt.

@@ -120,7 +120,7 @@ assert np.allclose(curves["alike"], 1 - (1 - same["alike"]) ** curves["k"], atol
 curves.round(3)
 
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Three laws of the success rate with the same pass@1. Where all prompts are alike pass@k is as large as pass@1 allows; where prompts are mostly solved or mostly not, more answers help less.", "name": "fig-passk-laws"}, "image": {"alt": "pass@k against k for three laws of the success rate that share pass@1, with the lower and the upper bound."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Three laws of the success rate with the same pass@1. Where all prompts are alike pass@k is as large as pass@1 allows; of the three laws, the one with many prompts near 0 (spread) gains least from more answers at the largest k.", "name": "fig-passk-laws"}, "image": {"alt": "pass@k against k for three laws of the success rate that share pass@1, with the lower and the upper bound."}}
 def draw(ax):
     for law in laws:
         figures.curve(ax, ks, curves[law.name], of=law.name, exact=True)
@@ -700,18 +700,23 @@ round(largest, 3)
 # :class: dropdown
 # ````
 #
-# The variance is (between + within$_n$)$/P$. The part between is divided by $P$ only, so take as many prompts as you can: $n = k = 4$ is best for new prompts, although the noise within is then largest.
+# The variance is (between + within$_n$)$/P$. With $nP = 3200$ it is $n \, (\text{between} + \text{within}_n) / 3200$, so compare $n \cdot \text{between} + n \cdot \text{within}_n$.
+# The first term grows with $n$, the second falls with $n$ (Hoeffding). Which one decides depends on the law. Under "spread" the prompts differ so much that many prompts are best, $n = k = 4$. Where all prompts are alike there is nothing between them, and few prompts with many samples are best.
 # With 800 prompts and $n = k$ no variance within can be estimated without bias, which does not matter for new prompts. For 100 fixed prompts the between part is no error, and all samples go to them.
 
 # %%
-many = spread.sample(np.random.default_rng(seed), (50_000,))
-true = 1 - (1 - many) ** 4
-errors = {
-    (size, n): np.sqrt((true.var() + pass_at_k_variance(many, n, 4).mean()) / size)
-    for size, n in ((100, 32), (400, 8), (800, 4))
-}
-assert list(errors.values()) == sorted(errors.values(), reverse=True)
-{key: round(float(error), 4) for key, error in errors.items()}
+plans = ((100, 32), (400, 8), (800, 4))
+errors = {}
+for law in (spread, alike):
+    many = law.sample(np.random.default_rng(seed), (50_000,))
+    true = 1 - (1 - many) ** 4
+    errors[law.name] = {
+        f"{size} prompts, {n} samples": np.sqrt(
+            (true.var() + pass_at_k_variance(many, n, 4).mean()) / size
+        )
+        for size, n in plans
+    }
+pd.DataFrame(errors).round(4)
 
 # %% [markdown]
 # ````{solution-end}

@@ -118,10 +118,10 @@ for objective in (PassAtK(k), ArcsinSqrt(), Log()):
 # | objective | $f(p)$ | weight $w_f(p)$ | who ascends it | concave |
 # |---|---|---|---|---|
 # | pass@k | $1 - (1-p)^k$ | $k(1-p)^{k-1}$ | PKPO {cite}`walder2025pkpo`, leave-one-out {cite}`tang2025`, best-of-N training with a perfect verifier {cite}`chow2025` | yes |
-# | arcsin pass@1 | $2 \arcsin \sqrt{p}$ | $1 / \sqrt{p(1-p)}$ | GRPO with its division by the standard deviation, for many samples {cite}`davis2025,thrampoulidis2025` | **below $p = \frac12$ only** |
+# | arcsin pass@1 | $2 \arcsin \sqrt{p}$ | $1 / \sqrt{p(1-p)}$ | GRPO with its division by the standard deviation, for many samples {cite}`davis2025` | **below $p = \frac12$ only** |
 # | arcsin pass@k | $\frac2k \arcsin \sqrt{f_k}$ | $(1-p)^{k/2-1} / \sqrt{f_k}$ | pass@k training {cite}`passktraining2025`, for many samples | for $k \ge 2$ |
 # | log | $\log p$ | $1/p$ | rejection sampling {cite}`davis2025`; the limit of MaxRL {cite}`tajwar2026maxrl` | yes |
-# | log to order $T$ | $-\sum_{j \le T} (1-p)^j / j$ | $(1 - (1-p)^T) / p$ | MaxRL with $T$ samples | yes |
+# | log to order $T$ | $-\sum_{j \le T} (1-p)^j / j$ | $(1 - (1-p)^T) / p$ | MaxRL {cite}`tajwar2026maxrl`; from $n$ answers as trainers compute it, $T = n - 1$ | yes |
 # | log pass@k | $\log f_k$ | $k(1-p)^{k-1} / f_k$ | the fine-tuning loss of {cite:t}`chen2025confidence` | yes |
 #
 # Additive constants of $f$ do not matter. Positive factors change the length of a step and nothing else; ours are such that the weight of GRPO is one over the standard deviation of the reward.
@@ -160,7 +160,7 @@ figures.show(draw, alt=alt, data=pd.DataFrame({"rate": small, **columns}), ncols
 # %% [markdown]
 # Two things in the picture are easily missed.
 # GRPO does not prefer hard prompts to solved ones. Its weight is symmetric: a prompt with $p = 0.999$ counts as much as one with $p = 0.001$, and $2 \arcsin\sqrt{p}$ is convex above one half.
-# And MaxRL with $T$ samples is a mixture of pass@1 to pass@T, in which pass@1 has the largest coefficient.
+# And MaxRL is a mixture of pass@1 to pass@T, in which pass@1 has the largest coefficient. As trainers compute it from $n$ answers, $T = n - 1$ ({ref}`sec-estimators`).
 #
 # ```{prf:proposition} The logarithm is a mixture of pass@j
 # :label: prop-harmonic-mixture
@@ -270,19 +270,21 @@ figures.show(draw, alt=alt, data=effective, size=(6, 3.4))
 # ```{prf:theorem} The order of concavity is an order of conflict
 # :label: thm-concave-order
 #
-# Let $f$ be more concave than $g$ on the success rates of the prompts, and let the agreement $a_h$ with some objective $h$ *cross once*: for some $t$, $a_h(x) \le 0$ where $p(x) < t$ and $a_h(x) \ge 0$ where $p(x) > t$. Then
+# Let the agreement $a_h$ with some objective $h$ *cross once*: for some $t$ with $0 < t < 1$, $a_h(x) \le 0$ where $p(x) < t$ and $a_h(x) \ge 0$ where $p(x) > t$. Let $f$ be more concave than $g$ on a set that holds $t$ *and* the success rates of all prompts. Then
 #
 # $$
 # \langle \nabla J_f, \nabla J_h \rangle \le \rho\, \langle \nabla J_g, \nabla J_h \rangle, \qquad \rho = \frac{w_f(t)}{w_g(t)} > 0 .
 # $$
 #
-# If $g$ conflicts with $h$, then so does $f$. It is enough that the means of $a_h$ over the prompts of equal success rate cross once. Conversely, if $w_f / w_g$ is larger at $p_2$ than at $p_1 < p_2$, and $w_g(p_1) > w_g(p_2)$, then there are two prompts with these success rates, of which the harder one disagrees with pass@1, such that $g$ conflicts with pass@1 and $f$ does not.
+# If $g$ conflicts with $h$, then so does $f$. For this last claim $f$ need only be more concave on the success rates of the prompts. It is also enough that the means of $a_h$ over the prompts of equal success rate cross once. Conversely, if $w_f / w_g$ is larger at $p_2$ than at $p_1 < p_2$, and $w_g(p_1) > w_g(p_2)$, then there are two prompts with these success rates, of which the harder one disagrees with pass@1, such that $g$ conflicts with pass@1 and $f$ does not.
 #
 # Checked by {test}`test_objective_concave_order`.
 # ```
 #
 # ```{prf:proof}
 # Let $r = w_f / w_g$. Where $p(x) < t$ we have $r(p(x)) \ge \rho$ and $a_h(x) \le 0$; where $p(x) > t$ both signs turn; where $p(x) = t$ the first factor is zero. In every case $(r(p(x)) - \rho)\, w_g(p(x))\, a_h(x) \le 0$. The mean of this is the claim, as $\langle \nabla J_f, \nabla J_h \rangle = \mathbb{E}[w_f a_h] = \mathbb{E}[r\, w_g a_h]$. The weights depend on $x$ through $p(x)$ only, so that $a_h$ may be replaced by its mean given $p$.
+#
+# Now let $f$ be more concave on the success rates alone, and let $g$ conflict with $h$. Then $a_h < 0$ on some prompts. If $a_h > 0$ on none, $f$ conflicts as well. Otherwise let $\rho$ be the infimum of $r$ over the prompts with $a_h < 0$. A prompt with $a_h > 0$ has at least the success rate of each of them, so that $0 < r \le \rho$ there. The inequality above holds with this $\rho > 0$, and the conclusion follows in the same way.
 #
 # For the converse take one parameter, two prompts of equal mass, and $p_1' = -c$, $p_2' = 1$ at the success rates $p_1$ and $p_2$, with $0 < c < 1$. Then $J_1' = (1 - c)/2 > 0$, the agreement is $-c J_1'$ on the harder prompt and $J_1'$ on the other, and $\mathbb{E}[w a] = \frac12 J_1' \, (w(p_2) - c\, w(p_1))$. It is negative for $g$ and positive for $f$ if $w_g(p_2) / w_g(p_1) < c < w_f(p_2) / w_f(p_1)$. As $r(p_1) < r(p_2)$ and $w_g(p_2) < w_g(p_1)$, such a $c < 1$ exists.
 # ```
@@ -622,15 +624,15 @@ found.success.tolist(), float(found.cosines[0, 1])
 # :class: dropdown
 # ````
 #
-# $\mathbb{E}[w_k a] \propto 0.5 \cdot 0.9^{k-1} - 0.5^{k-1} + 0.6 \cdot 0.45^{k-1}$ is positive for all $k \ge 1$: at $k = 1$ it is $0.1$, and the first term decays slowest.
-# The cumulated agreement is $0.5, -0.5, 0.1$: it dips at $p = 0.5$, so $f(p) = \min(p, 0.5)$ conflicts. It asks for prompts to be solved half of the time and no more.
+# $\mathbb{E}[w_k a] \propto 0.5 \cdot 0.9^{k-1} - 0.5^{k-1} + 0.6 \cdot 0.45^{k-1}$ is positive for all $k \ge 1$. Divide it by $0.5^u$, with $u = k - 1$: this leaves $0.5 \cdot 1.8^u - 1 + 0.6 \cdot 0.9^u$. At $u = 0$ it is $0.1$ and its slope is $0.5 \log 1.8 + 0.6 \log 0.9 \approx 0.23$. It is convex in $u$, so it rises from there on.
+# The cumulated agreement is $0.5, -0.5, 0.1$: it dips at $p = 0.5$. So $f(p) = \min(p, 0.52)$ conflicts: its weight is 1 on the first two prompts and 0 on the third. It asks for prompts to be solved about half of the time and no more. The corner must lie between two success rates: at $p = 0.5$ itself $\min(p, 0.5)$ has no derivative, and its two one-sided derivatives give different signs.
 
 # %%
 three = torch.tensor([0.1, 0.5, 0.55], dtype=torch.float64)
 proportions = torch.tensor([0.5, -1.0, 0.6], dtype=torch.float64)
 assert all(PassAtK(j).weight(three) @ proportions > 0 for j in torch.logspace(0, 3, 500).tolist())
 _, dip = cumulated_agreement(three, torch.ones(3, dtype=torch.float64), proportions)
-assert (three <= 0.5).double() @ proportions == dip[1] < 0
+assert (three < 0.52).double() @ proportions == dip[1] < 0
 dip.tolist()
 
 # %% [markdown]
