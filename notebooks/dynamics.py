@@ -16,7 +16,7 @@
 # (sec-dynamics)=
 # # Dynamics and phase diagrams
 #
-# **Result.** Whether pass@k ascent costs pass@1 in the end is decided by how well the policy can tell its prompts apart, measured against $k$.
+# **Result.** Whether pass@k ascent costs pass@1 in the end depends, in the worlds of this chapter, on how well the policy can tell its prompts apart, measured against $k$.
 # Where the log-odds of the right answer are small against $k - 1$, the best pass@k policy hedges, and the loss stays.
 # Where the prompts can be told apart, pass@1 falls on the way and recovers. Where pass@1 ascent is stuck on a plateau, pass@k ascent is the way out.
 #

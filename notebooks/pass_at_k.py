@@ -16,7 +16,7 @@
 # (sec-pass-at-k)=
 # # pass@k and pass@1
 #
-# **Result.** pass@k can be estimated from $n \ge k$ samples of each prompt without bias, with a variance that is known exactly and with intervals that hold the truth about as often as they say.
+# **Result.** pass@k can be estimated from $n \ge k$ samples of each prompt without bias, with a variance that is known exactly and with intervals that hold the truth about as often as they say, for the laws and sizes that this chapter names. Where most prompts are solved their coverage swings, and we show by how much.
 # The intervals in common use do not: where nearly every prompt is solved, a bootstrap over prompts that is called a 95 % interval may hold the truth less than one time in ten.
 #
 # **What you need.** Expectation, variance, the binomial law. Nothing about language models.

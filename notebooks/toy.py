@@ -291,8 +291,9 @@ path = solve_ivp(
 )
 long_run = pd.DataFrame({"time": times})
 for j in (1, k):
-    value = [world.objective_gradient(at.tolist(), PassAtK(j))[0] for at in path.y.T]
-    long_run[f"pass@{j}"] = [float(v) for v in value]
+    long_run[f"pass@{j}"] = [
+        float(world.masses @ PassAtK(j).value(world.success(at.tolist()))) for at in path.y.T
+    ]
 
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@k ascent on the two prompts over a long time (logarithmic axis). The thin line is pass@1 at the start. Pass@1 falls early, and comes back much later.", "name": "fig-toy-long"}, "image": {"alt": "Pass@1 and pass@k along pass@k ascent against time on a logarithmic axis."}}
