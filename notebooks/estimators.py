@@ -178,7 +178,7 @@ means.round(4).set_index("estimator")
 # The weight $w_k = k (1-p)^{k-1}$ has degree $k - 1$. For $n \ge k$, multiply it by $(p + 1 - p)^{n-k}$ and expand: the coefficients are $k \binom{n-k}{c} / \binom{n-1}{c}$, which is $k S_c$.
 # ```
 #
-# So the refusal of `advantages` to take $k > n$ is no lack of a formula: there is none.
+# So `advantages` refuses $k > n$, because no unbiased formula exists.
 # Nor is there an unbiased estimator of $\nabla \mathbb{E}[\log p]$, or of $\nabla \mathbb{E}[\arcsin \sqrt p]$, from any number of samples drawn in advance: their slopes are no polynomials.
 
 # %%

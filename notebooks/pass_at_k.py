@@ -448,11 +448,11 @@ for method in ("bootstrap", "score"):
 pd.DataFrame(rows, columns=["method", "estimate", "low", "high"]).round(4)
 
 # %% [markdown]
-# The example has 39 prompts with 16 of 16 right and one with 1 of 16. The bootstrap for pass@15 ends above 0.99, as though we knew that no prompt in a hundred is never solved.
+# The example has 39 prompts with 16 of 16 right and one with 1 of 16. The bootstrap interval for pass@15 starts above 0.99. It claims that at most one prompt in a hundred is unsolved, which 40 prompts cannot show.
 #
 # ## Coverage, measured
 #
-# We draw prompts from a law, answers for each prompt, compute the interval and look whether it holds the true value; we do this some thousands of times. "Mostly solved" is the law Beta(2, 0.3), where pass@k is close to 1.
+# We draw prompts from a law, answers for each prompt, compute the interval and check whether it contains the true value. We repeat this some thousands of times. "Mostly solved" is the law Beta(2, 0.3), where pass@k is close to 1.
 
 # %%
 solved = SuccessLaw("mostly solved", ((1, 2, 0.3),))
@@ -481,7 +481,7 @@ shown[["k = 1", "n/2", "3n/4", "n"]]
 # %% [markdown]
 # Coverage in percent; after ± the longer side of the exact 95 % interval of the coverage itself, from the number of simulated studies.
 # The column "reading" says whether prompts are new or fixed.
-# The settings that we name are the laws "spread" and "two clusters" with 100 prompts or more, either reading, and $k$ = 1, $n/4$, $n/2$, $3n/4$ and $n$; for its width the table leaves $n/4$ out.
+# We name some settings in advance: the laws "spread" and "two clusters", 100 prompts or more, both readings, and $k$ = 1, $n/4$, $n/2$, $3n/4$ and $n$. The table has no column for $n/4$, to save width. The law "mostly solved" is not among them; its coverage is told below.
 # There the coverage lies between 93 % and 97 %. With 30 prompts of these laws it may be larger:
 
 # %%

@@ -325,8 +325,10 @@ Markdown(
 # `GaussianBandit` takes the means over prompts by quadrature; its "prompts" are the nodes.
 # The kernel below is that of prompts drawn from the population, for the eye only.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Cosine kernel of sampled prompts, sorted by kind and feature. Prompts of one kind mostly help each other (blue), prompts of different kinds mostly harm each other (orange).", "name": "fig-toy-kernel"}, "image": {"alt": "Heat map of the cosine kernel: blocks of one kind mostly positive, blocks of different kinds mostly negative."}}
+# %%
 population = GaussianBandit(separation, hard_fraction)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Cosine kernel of sampled prompts, sorted by kind and feature. Prompts of one kind mostly help each other (blue), prompts of different kinds mostly harm each other (orange).", "name": "fig-toy-kernel"}, "image": {"alt": "Heat map of the cosine kernel: blocks of one kind mostly positive, blocks of different kinds mostly negative."}}
 sample = population.sample(num_easy_shown, num_hard_shown, seed=seed)
 gram = sample.kernel(theta)
 lengths_of_gradients = gram.diagonal().sqrt()
