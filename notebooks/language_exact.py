@@ -31,7 +31,7 @@
 # | $J_k = \mathbb{E}_x[1 - (1 - p(x))^k]$ | pass@k |
 # | $\kappa(x, x') = \langle \nabla p(x), \nabla p(x') \rangle$ | kernel, over all weights |
 # | $a(x) = \langle \nabla p(x), \nabla J_1 \rangle$ | agreement of a prompt with pass@1 |
-# | $\cos(\nabla J_1, \nabla J_k)$ | negative where a step up pass@k goes down pass@1 |
+# | $\cos(\nabla J_1, \nabla J_k)$ | negative where a step up pass@k lowers pass@1 |
 
 # %%
 import itertools

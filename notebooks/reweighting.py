@@ -409,7 +409,7 @@ pd.DataFrame(order).T.map(", ".join)
 # For the second let $C(p_i) < 0$; then $i < M$. Take a weight that is $1 + \varepsilon$ up to $p_i$ and falls continuously to $\varepsilon$ at $p_{i+1}$: its integral is concave and increasing, a $\min(p, p_i)$ with the corner rounded off, and $\mathbb{E}[w a] = C(p_i) + \varepsilon\, C(p_M) < 0$ for small $\varepsilon$.
 # ```
 #
-# So one measurement at pass@1 tells whether a small step up some concave objective goes down pass@1. {ref}`sec-conflict` uses the same curve to count the thresholds of pass@k. Two limits: a dip of $C$ need not be a conflict of pass@k for any $k$ ({ref}`ex-reweighting-dip`), since its weights have one shape only; and GRPO, which is not concave, is not covered.
+# So one measurement at pass@1 tells whether a small step up some concave objective lowers pass@1. {ref}`sec-conflict` uses the same curve to count the thresholds of pass@k. Two limits: a dip of $C$ need not be a conflict of pass@k for any $k$ ({ref}`ex-reweighting-dip`), since its weights have one shape only; and GRPO, which is not concave, is not covered.
 
 # %%
 wide = GaussianBandit(wide_separation, hard_fraction)

@@ -16,7 +16,7 @@
 # (sec-toy)=
 # # Prompt interference: easy against hard prompts in a contextual bandit
 #
-# **Result.** A policy with two parameters answers easy and hard prompts. A step up pass@k goes down pass@1, because pass@k weighs the hard prompts and their gradient opposes that of the easy ones.
+# **Result.** A policy with two parameters answers easy and hard prompts. A step up pass@k lowers pass@1, because pass@k weighs the hard prompts and their gradient opposes that of the easy ones.
 # Nothing in this chapter is sampled: closed forms and quadrature give every number.
 #
 # This is the example of {cite:t}`barakat2026passk`, sections 3 and 4.
@@ -318,7 +318,7 @@ for bias in axis:
         plane.append((bias.item(), slope.item(), *levels, here.inner_product[1].item()))
 plane = pd.DataFrame(plane, columns=["bias", "slope", "pass@1", "pass@k", "inner product"])
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@1 (left) and pass@k (right) over the two parameters of the policy. Grey: the gradients of the two conflict. Pass@k ascent (line, from the dot to the cross) goes down pass@1 to a policy near the origin, which hedges: it answers either way with a probability of about one half.", "name": "fig-toy-plane"}, "image": {"alt": "Two contour maps over the parameter plane with the conflict region shaded and the path of ascent."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@1 (left) and pass@k (right) over the two parameters of the policy. Grey: the gradients of the two conflict. Pass@k ascent (line, from the dot to the cross) lowers pass@1 to a policy near the origin, which hedges: it answers either way with a probability of about one half.", "name": "fig-toy-plane"}, "image": {"alt": "Two contour maps over the parameter plane with the conflict region shaded and the path of ascent."}}
 grids = {
     name: plane.pivot(index="slope", columns="bias", values=name) for name in plane.columns[2:]
 }

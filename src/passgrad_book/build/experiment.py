@@ -40,6 +40,8 @@ HOMES = {
     "right_signs": "experiments.estimating.decisions",
     "conflict_life": "experiments.life.stored",
     "training_pass_at_k": "experiments.training",
+    "training_study": "experiments.study.stored",
+    "study_in_trl": "experiments.study.in_trl",
     "frontier_language": "experiments.conflict_free.stored",
     "metrics_language": "experiments.conflict_free.stored",
     "math_conflict": "experiments.mathematics.stored",
