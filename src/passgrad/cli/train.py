@@ -27,7 +27,7 @@ prompts: conventions    # or a file: JSON lines with prompt (or messages) and an
 held_out: 0.4           # a share of the prompts, a number of them, or a file
 out: runs/conventions   # the same command goes on with what this folder holds
 
-objective: mixture      # pass@k, pass@1, mixture, annealed, conflict-free
+objective: mixture      # pass@k, pass@1, mixture, annealed, after-steps, conflict-free
 k: 4
 share: 0.5              # of pass@1 in the mixture
 
@@ -105,7 +105,8 @@ def train(
     objective: Annotated[
         str,
         typer.Option(
-            help="pass@k, pass@1, mixture, annealed (from k to 1) or conflict-free.",
+            help="pass@k, pass@1, mixture, annealed (from k to 1), after-steps (pass@k for ten "
+            "steps, then what the measured sign says) or conflict-free.",
             rich_help_panel=_OBJECTIVE,
         ),
     ] = "mixture",
@@ -120,6 +121,13 @@ def train(
             rich_help_panel=_OBJECTIVE,
         ),
     ] = "pcgrad",
+    keep: Annotated[
+        float,
+        typer.Option(
+            help="The share of the gain of pass@1 that constrained keeps.",
+            rich_help_panel=_OBJECTIVE,
+        ),
+    ] = 0.0,
     n: Annotated[
         int,
         typer.Option(help="Completions a prompt: k + 1 or more.", rich_help_panel=_STEP),
@@ -222,7 +230,7 @@ def train(
     settings = Settings(
         **needed, held_out=held_out, verifier=verifier, stop=stop,
         max_new_tokens=max_new_tokens, objective=objective,  # type: ignore[arg-type]
-        k=k, share=share, aggregator=aggregator, n=n, prompts_per_step=prompts_per_step,
+        k=k, share=share, aggregator=aggregator, keep=keep, n=n, prompts_per_step=prompts_per_step,
         steps=steps, learning_rate=learning_rate, warmup=warmup, rank=rank, targets=targets,
         rows_at_once=rows_at_once, eval_every=eval_every, eval_samples=eval_samples,
         reading=reading,  # type: ignore[arg-type]

@@ -49,16 +49,12 @@ def outcome(
     return found
 
 
-def silent_share(folder: Path) -> float | None:
-    """The share of groups of training whose advantages are all 0, from the logged completions."""
-    import pandas as pd
-
-    groups = silent = 0
-    for file in sorted(folder.glob("completions_*.parquet")):
-        table = pd.read_parquet(file, columns=["step", "prompt", "advantage"])
-        largest = table["advantage"].abs().groupby([table["step"], table["prompt"]]).max()
-        groups, silent = groups + len(largest), silent + int((largest == 0).sum())
-    return silent / groups if groups else None
+def silent_share(steps: Sequence[Mapping[str, Any]]) -> float | None:
+    """The share of groups of training whose advantages were all 0, from the rows of ``log.jsonl``:
+    all steps have as many groups.
+    """
+    shares = [row["passk/silent_groups"] for row in steps if "passk/silent_groups" in row]
+    return sum(shares) / len(shares) if shares else None
 
 
 def table(found: Mapping[str, Any]) -> list[str]:

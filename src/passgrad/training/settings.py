@@ -14,7 +14,7 @@ from passgrad.stats.intervals import Prompts, check_prompts
 if TYPE_CHECKING:
     from passgrad.trl.schedules import Plan
 
-Objective = Literal["pass@k", "pass@1", "mixture", "annealed", "conflict-free"]
+Objective = Literal["pass@k", "pass@1", "mixture", "annealed", "after-steps", "conflict-free"]
 #: the names of what can be ascended
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 # Keys that may change from one call to the next: they alter no step that was taken.
@@ -41,13 +41,15 @@ class Settings:
     max_new_tokens: int | None = None
     """For a file: tokens after which a completion is cut off; 512 by default."""
     objective: Objective = "mixture"
-    """pass@k, pass@1, a mixture of both, annealed from k to 1, or conflict-free."""
+    """pass@k, pass@1, a mixture of both, annealed from k to 1, after-steps or conflict-free."""
     k: int = 8
     """The order."""
     share: float = 0.5
-    """Of pass@1 in a mixture."""
+    """Of pass@1 in a mixture, and in that of after-steps."""
     aggregator: str = "pcgrad"
     """Of conflict-free: pcgrad, constrained, mgda and others."""
+    keep: float = 0.0
+    """The share of the gain of pass@1 that constrained keeps; 0 keeps its level."""
     n: int = 16
     """Completions a prompt."""
     prompts_per_step: int = 8
@@ -114,6 +116,11 @@ class Settings:
                 f"rows_at_once is {self.rows_at_once}; give a divisor of n * prompts_per_step, "
                 f"which is {rows}"
             )
+        if self.keep and (self.objective, self.aggregator) != ("conflict-free", "constrained"):
+            raise UserError(
+                "keep is of the objective conflict-free with the aggregator constrained; take "
+                "these, or leave it out"
+            )
         if self.targets and not self.rank:
             raise UserError("targets are of an adapter, and rank is 0; give a rank such as 8")
 
@@ -133,7 +140,7 @@ class Settings:
         :raises UserError: For an unknown aggregator.
         """
         from passgrad.trl.conflict_free import ConflictFree
-        from passgrad.trl.schedules import AnnealedK, FixedK
+        from passgrad.trl.schedules import AfterSteps, AnnealedK, FixedK
 
         if self.objective == "pass@1":
             return FixedK(1)
@@ -143,7 +150,9 @@ class Settings:
             return FixedK({1: self.share, self.k: 1 - self.share})
         if self.objective == "annealed":
             return AnnealedK(self.k, 1)
-        return ConflictFree(self.k, self.aggregator)
+        if self.objective == "after-steps":
+            return AfterSteps(self.k, mixture=self.share)
+        return ConflictFree(self.k, self.aggregator, keep=self.keep)
 
     def settled(self) -> dict[str, Any]:
         """What a folder holds on to: all that makes the steps, as plain values.

@@ -17,6 +17,12 @@ the last ``every * half_life`` steps, a bias where they turn fast.
 constants, and the update is then an unbiased estimate of the combination: coefficients from the
 same samples would be correlated with the gradient that they multiply.
 
+*In which metric.* Under Adam a step is along :math:`D g`, and "neither falls to first order" is a
+statement about :math:`\langle \nabla J, D g \rangle`. With ``metric="optimizer"`` the products
+are those of the optimiser that is running (:mod:`passgrad.trl.optimizer_metric`), each measurement
+divided by its own scale before it is averaged. Where the metric is not known they are plain, and
+the record of the run says so.
+
 *At the start* the first two batches are measured; until then the coefficients are equal, and those
 of ``"constrained"`` are those of pass@1 alone.
 """
@@ -53,6 +59,9 @@ class ConflictFree(Plan):
         two products.
     :param every, half_life: Batches between measurements, and measurements over which the weight of
         one halves.
+    :param keep: The share of the gain of pass@1 that ``"constrained"`` keeps: 0 its level, 1 all of
+        what a step up pass@1 gains.
+    :param metric: "optimizer", or "plain" for products of gradients as they are.
     :param per_prompt: Weights of prompts instead: from the M x M Gram matrix of the gradients of
         pass@k of the M prompts of a batch, so that no prompt pays for another. Measured on every
         batch, on the same samples as the update. It holds 2 M gradients at once, up to ``memory``
@@ -70,6 +79,8 @@ class ConflictFree(Plan):
         confidence: float = 0.9,
         every: int = 4,
         half_life: float = 8.0,
+        keep: float = 0.0,
+        metric: Literal["optimizer", "plain"] = "optimizer",
         per_prompt: bool = False,
         split: Split = "prompts",
         memory: float = 4.0,
@@ -83,6 +94,14 @@ class ConflictFree(Plan):
         if per_prompt and aggregator == "upgrad":
             # Of two objectives it needs no solver, of more it does.
             coefficients(torch.eye(3, dtype=torch.float64), aggregator)
+        if metric not in ("optimizer", "plain"):
+            raise UserError(f"metric must be 'optimizer' or 'plain', got {metric!r}")
+        if not 0 <= keep <= 1:
+            raise UserError(f"keep is a share of the gain of pass@1, from 0 to 1; got {keep!r}")
+        if keep and aggregator != "constrained":
+            raise UserError(f"keep belongs to 'constrained', not to {aggregator!r}")
+        self.keep, self.metric = float(keep), metric
+        self.in_metric = RunningGram(half_life=half_life)
         if split not in ("prompts", "completions"):
             raise UserError(f"split must be 'prompts' or 'completions', got {split!r}")
         self.aggregator, self.confidence = aggregator, confidence
@@ -114,6 +133,7 @@ class ConflictFree(Plan):
             self.aggregator,
             error=gram.error,
             quantile=gram.quantile(self.confidence),
+            keep=self.keep,
         )
 
     def weights(self, progress: float) -> dict[int, float]:
@@ -122,8 +142,13 @@ class ConflictFree(Plan):
         first, second = self._lambdas.tolist()
         return {1: first, self.k: second}
 
-    def observe(self, gram: RunningGram) -> None:
-        self._lambdas = self.lambdas(gram)
+    def observe(self, gram: RunningGram, in_metric: Tensor | None = None) -> None:
+        """Take note of the plain products so far, and of the last ones in the optimiser's metric
+        where they are known.
+        """
+        if in_metric is not None:
+            self.in_metric.update(in_metric)
+        self._lambdas = self.lambdas(self.in_metric if self.in_metric.count else gram)
 
     def prompt_weights(self, first: Tensor, second: Tensor) -> Tensor:
         """The weights of M prompts, (M,), with mean 1, from their gradients in two independent
@@ -146,12 +171,14 @@ class ConflictFree(Plan):
         return weights * len(weights) / weights.sum() if weights.sum() > 0 else weights
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lambdas": self._lambdas.tolist()}
+        return {"lambdas": self._lambdas.tolist(), "in_metric": self.in_metric.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._lambdas = torch.tensor(state["lambdas"], dtype=torch.float64)
+        self.in_metric.load_state_dict(state["in_metric"])
 
     def describe(self) -> str:
         if self.per_prompt:
             return f"pass@{self.k}, prompts weighed by {self.aggregator}"
-        return f"pass@1 and pass@{self.k} by {self.aggregator}"
+        kept = f", {self.keep:g} of the gain of pass@1 kept" if self.keep else ""
+        return f"pass@1 and pass@{self.k} by {self.aggregator}{kept}"

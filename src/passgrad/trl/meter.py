@@ -77,13 +77,18 @@ def batch_of(trainer: Any, output: dict[str, Any], rewards: Tensor) -> Batch:
 
 
 def measure_gram(
-    batch: Batch, k: int, estimator: Estimator, split: str, by_prompt: bool = True
+    batch: Batch,
+    k: int,
+    estimator: Estimator,
+    split: str,
+    by_prompt: bool = True,
+    metric: Tensor | None = None,
 ) -> StreamedGram:
     """Products of (grad J_1, grad J_k) from independent parts of the batch.
 
     With ``by_prompt`` the prompts are taken one by one and each has its agreement; without, in at
-    most four parts, for larger passes. Over several processes there are at most four rounds, for as
-    many exchanges.
+    most four parts, for larger passes. ``metric`` is D of the optimiser, (d,). Over several
+    processes there are at most four rounds, for as many exchanges.
     """
     groups = len(batch.rewards)
     if split == "completions" or groups < 2:
@@ -105,6 +110,7 @@ def measure_gram(
         batch.parameters,
         rows_at_once=batch.rows_at_once,
         add_up=batch.add_up,
+        metric=metric,
     )
 
 

@@ -54,6 +54,10 @@ class StreamedGram:
 
     gram: Tensor
     """C, (m, m), float64, symmetric, in units of one prompt."""
+    metric_gram: Tensor | None
+    """The same in the metric of the optimiser, divided by the sum of the squared lengths of the
+    ``gradients`` in it: free of its scale, which changes by orders of magnitude in the first steps.
+    None without a metric."""
     agreement: Tensor
     """The product of the first objective's gradient of a part with that over the parts of earlier
     rounds, both a prompt, (Q,), float64; nan in the first round."""
@@ -68,6 +72,7 @@ def streamed_gram(
     *,
     rows_at_once: int | None = None,
     add_up: Callable[[Tensor], Tensor] | None = None,
+    metric: Tensor | None = None,
 ) -> StreamedGram:
     """Run the passes; the gradients that the parameters hold are left alone.
 
@@ -76,6 +81,7 @@ def streamed_gram(
     :param parameters: Those that are trained.
     :param rows_at_once: Rows a backward pass; all of a part by default.
     :param add_up: Adds a tensor up over processes and returns it.
+    :param metric: D, (d,): products <D u, u'> are taken beside the plain ones.
     :raises UserError: With fewer than two rounds, and where a product is not finite.
     """
     rounds = sorted({part.round for part in parts})
@@ -87,7 +93,9 @@ def streamed_gram(
     device = trained[0].device
     dtype = torch.promote_types(trained[0].dtype, torch.float32)
     total = torch.zeros(objectives, size, dtype=dtype, device=device)
-    dots = torch.zeros(len(parts), objectives, objectives, dtype=torch.float64, device=device)
+    metrics = [None] if metric is None else [None, metric.to(device)]
+    shape = (len(metrics), len(parts), objectives, objectives)
+    dots = torch.zeros(shape, dtype=torch.float64, device=device)
     pairs = torch.zeros(len(parts), dtype=torch.float64)
     earlier = 0
     for number in rounds:
@@ -99,7 +107,8 @@ def streamed_gram(
             if own is None:
                 continue
             if earlier:
-                dots[q] = _products(own, total)
+                for place, weights in enumerate(metrics):
+                    dots[place, q] = _products(own, total, weights)
             here = own if here is None else here.add_(own)
         if add_up is not None:
             here = add_up(torch.zeros_like(total) if here is None else here)
@@ -109,9 +118,14 @@ def streamed_gram(
     dots = (dots if add_up is None else add_up(dots)).cpu()
     if not dots.isfinite().all():
         raise UserError("a product of gradients is not finite; train in float32 or bfloat16")
-    gram = (dots + dots.mT).sum(0) / 2 / pairs.sum()
-    agreement = torch.where(pairs > 0, dots[:, 0, 0] / pairs.clamp(min=1), torch.nan)
-    return StreamedGram(gram, agreement, total.div_(earlier))
+    grams = (dots + dots.mT).sum(1) / 2 / pairs.sum()
+    agreement = torch.where(pairs > 0, dots[0, :, 0, 0] / pairs.clamp(min=1), torch.nan)
+    gradients = total.div_(earlier)
+    in_metric = None
+    if metric is not None:
+        scale = _products(gradients, gradients, metrics[1]).trace().cpu()
+        in_metric = grams[1] / scale if scale > 0 else torch.zeros_like(grams[1])
+    return StreamedGram(grams[0], in_metric, agreement, gradients)
 
 
 def part_gradients(
@@ -136,10 +150,15 @@ def part_gradients(
     return made if add_up is None else add_up(made)
 
 
-def _products(one: Tensor, other: Tensor) -> Tensor:
-    """<one_j, other_m>, (m, m) float64, from (m, d): added up in float64 over pieces."""
+def _products(one: Tensor, other: Tensor, metric: Tensor | None = None) -> Tensor:
+    """<D one_j, other_m>, (m, m) float64, from (m, d): added up in float64 over pieces."""
     pieces = zip(one.split(_PIECE, dim=1), other.split(_PIECE, dim=1), strict=True)
-    return torch.stack([(a @ b.T).double() for a, b in pieces]).sum(0)
+    if metric is None:
+        return torch.stack([(a @ b.T).double() for a, b in pieces]).sum(0)
+    weights = metric.split(_PIECE)
+    return torch.stack(
+        [((a * w) @ b.T).double() for (a, b), w in zip(pieces, weights, strict=True)]
+    ).sum(0)
 
 
 def _part_gradients(

@@ -37,9 +37,11 @@ from passgrad.files import write_atomic
 from passgrad.trl import settings
 from passgrad.trl.callback import ConflictCallback
 from passgrad.trl.conflict_free import ConflictFree
+from passgrad.trl.evaluation import held_out_metrics
 from passgrad.trl.groups import group_advantages, group_deviation, group_rewards, max_at_k
 from passgrad.trl.meter import batch_of, half_gradients, measure_gram
-from passgrad.trl.schedules import AdaptiveK, Plan, as_plan
+from passgrad.trl.optimizer_metric import inverse_metric, metric_note
+from passgrad.trl.schedules import AdaptiveK, AfterSteps, Plan, as_plan
 from passgrad.worlds.base import inner_product
 
 #: beside the files of transformers in every checkpoint
@@ -104,6 +106,7 @@ class PassKMixin:
             chosen if chosen.unbiased and chosen.takes == "k" else get_estimator("pkpo-loo1")
         )
         self._raw_rewards: Tensor | None = None
+        self._held_out: list[Tensor] = []
         self._batches = 0
         self._measured_order: int | None = None
         self._before: Tensor | None = None
@@ -126,7 +129,7 @@ class PassKMixin:
     def _check_halves(self, args: Any) -> None:
         """Raise UserError where halves of the completions are needed and too small."""
         plan = self.plan
-        if not isinstance(plan, ConflictFree | AdaptiveK):
+        if not isinstance(plan, ConflictFree | AdaptiveK | AfterSteps):
             return
         halved = isinstance(plan, ConflictFree) and (plan.per_prompt or plan.split == "completions")
         if halved or args.generation_batch_size < 2 * args.num_generations:
@@ -141,6 +144,7 @@ class PassKMixin:
     # Attributes of TRL's trainers, for the type checker.
     model: Any
     args: Any
+    optimizer: Any
     state: Any
     accelerator: Any
     callback_handler: Any
@@ -163,6 +167,8 @@ class PassKMixin:
         if clip := getattr(self.args, "reward_clip_range", None):
             rewards = rewards.clamp(*clip)
         self._log_success(metrics, rewards)
+        if not training:
+            self._held_out.append(rewards)
         weights = self._weights(metrics)
         try:
             values, dropped = group_advantages(rewards, weights, self.estimator)
@@ -172,6 +178,7 @@ class PassKMixin:
             return output  # too few samples in evaluation, where nothing is updated
         metrics["passk/dropped_groups"].append(float(dropped))
         if training:
+            self._log_silent(metrics, rewards, values)
             values = self._measure(output, rewards, values, metrics)
         self._replace(output, self._in_trl_units(values, rewards))
         return output
@@ -183,6 +190,8 @@ class PassKMixin:
         if total:
             metrics["passk/k"].append(sum(k * c for k, c in weights.items()) / total)
         metrics["passk/biased_settings"].append(float(len(self.biased)))
+        if isinstance(self.plan, AfterSteps):
+            metrics["passk/share_of_pass@1"].append(weights.get(1, 0.0))
         if isinstance(self.plan, ConflictFree) and not self.plan.per_prompt:
             metrics["conflict/coefficient_1"].append(weights[1])
             metrics["conflict/coefficient_k"].append(weights[self.plan.k])
@@ -195,6 +204,29 @@ class PassKMixin:
             value = float(max_at_k(rewards, k).nanmean())
             if value == value:
                 metrics[f"passk/pass@{k}"].append(value)
+
+    def _log_silent(self, metrics: Any, rewards: Tensor, values: Tensor) -> None:
+        """The shares of groups that do not move anything, in all and for each order alone."""
+        metrics["passk/silent_groups"].append(float((values == 0).all(1).double().mean()))
+        if self.estimator.takes == "k":
+            for k in sorted({1, *self.plan.orders}):
+                own, _ = group_advantages(rewards, {k: 1.0}, self.estimator)
+                metrics[f"passk/silent_groups@{k}"].append(float((own == 0).all(1).double().mean()))
+
+    def evaluation_loop(self, dataloader: Any, *positional: Any, **named: Any) -> Any:
+        """TRL's, and pass@1 and pass@k of the prompts with 95 % intervals among its metrics."""
+        self._held_out = []
+        output = super().evaluation_loop(dataloader, *positional, **named)  # type: ignore[misc]
+        prefix = named.get("metric_key_prefix", "eval")
+        if self._held_out:
+            rewards = torch.cat(self._held_out)
+            if hasattr(dataloader.dataset, "__len__"):
+                # Several processes fill up the last batch with prompts that were seen already.
+                rewards = rewards[: len(dataloader.dataset)]
+            orders = (k for k in {1, *self.plan.orders} if k <= rewards.shape[1])
+            found = held_out_metrics(rewards, orders)
+            output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        return output
 
     def _measure(self, output: Any, rewards: Tensor, values: Tensor, metrics: Any) -> Tensor:
         """Measure the conflict where it is due; the advantages, weighed by prompts if asked for."""
@@ -221,9 +253,13 @@ class PassKMixin:
             self._unbiased,
             getattr(plan, "split", "prompts"),
             by_prompt=bool(self._watchers),
+            metric=self._metric(),
         )
         self.conflict.update(found.gram)
-        if plan.measured is not None:
+        if isinstance(plan, ConflictFree):
+            plan.observe(self.conflict, found.metric_gram)
+            metrics["conflict/in_metric_of_optimizer"].append(float(found.metric_gram is not None))
+        elif plan.measured is not None:
             plan.observe(self.conflict)
         report = self._report(found, rewards, order)
         for name, value in report.items():
@@ -232,6 +268,13 @@ class PassKMixin:
         for watcher in self._watchers:
             watcher.record(self.state.global_step, report)
         return values
+
+    def _metric(self) -> Tensor | None:
+        """D of the optimiser, where ``ConflictFree`` asks for it and it is known."""
+        plan = self.plan
+        if not isinstance(plan, ConflictFree) or plan.metric == "plain" or plan.per_prompt:
+            return None
+        return inverse_metric(self.optimizer, list(self.model.parameters()))
 
     def _due(self) -> bool:
         every = [one.every for one in self._watchers]
@@ -303,12 +346,23 @@ class PassKMixin:
         objective = self.plan.describe()
         if self.estimator.takes == "none":
             objective = f"what {self.estimator.name} ascends"
-        return {
+        if isinstance(self.plan, ConflictFree) and self.optimizer is not None:
+            own = self.plan.metric == "optimizer" and not self.plan.per_prompt
+            metric = {"metric": metric_note(self.optimizer) if own else "plain"}
+        else:
+            metric = {}
+        return metric | {
             "objective": objective,
             "estimator": self.estimator.name,
             "scale": self._scale,
             "biased_settings": [str(one) for one in self.biased],
         }
+
+    def create_optimizer(self, *positional: Any, **named: Any) -> Any:
+        """TRL's; the record then says in which metric products are taken."""
+        optimizer = super().create_optimizer(*positional, **named)  # type: ignore[misc]
+        self._write_record(Path(self.args.output_dir))
+        return optimizer
 
     def _write_record(self, folder: Path) -> None:
         if self.args.should_save:

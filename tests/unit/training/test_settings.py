@@ -27,6 +27,7 @@ def made(**changed):
         ({"learning_rate": float("nan")}, "learning_rate is nan; give a positive number"),
         ({"rows_at_once": 7}, "give a divisor of n . prompts_per_step, which is 128"),
         ({"targets": ["q_proj"]}, "targets are of an adapter, and rank is 0"),
+        ({"keep": 0.5}, "keep is of the objective conflict-free with the aggregator constrained"),
         ({"reading": "old"}, "prompts must be"),
         ({"steps": True}, "steps is True; give a whole number"),
         ({"warmup": -1}, "warmup is -1; give a whole number of at least 0"),

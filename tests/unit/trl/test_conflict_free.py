@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from passgrad import UserError, advantages, pass_at_k
-from passgrad.ascent.mixing import coefficients
+from passgrad.ascent.mixing import RunningGram, coefficients
 from passgrad.trl import AdaptiveK, AnnealedK, ConflictCallback, ConflictFree
 
 
@@ -207,7 +207,9 @@ def test_the_recipe_explains_what_is_logged(lab, tiny, tmp_path, root):
     logged = {name for log in trainer.state.log_history for name in log}
     ours = {name for name in logged if name.startswith(("passk/", "conflict/"))}
     assert {"passk/k", "conflict/k", "conflict/coefficient_k"} <= ours
-    orders = {f"passk/pass@{k}" for k in (2, 4)}  # the recipe has those of its example
+    orders = {
+        f"passk/{name}@{k}" for name in ("pass", "silent_groups") for k in (2, 4)
+    }  # the recipe has those of its example
     assert ours - orders <= explained
     assert {"conflict/cosine", "conflict/smallest_prompt_weight"} <= explained
     cosines = watcher.to_frame()["cosine"]
@@ -222,6 +224,9 @@ def test_wrong_arguments(lab, tiny, tmp_path):
         ({"split": "tokens"}, "split must be"),
         ({"aggregator": "constrained", "per_prompt": True}, "takes two objectives"),
         ({"confidence": 1.5}, "confidence must"),
+        ({"metric": "adam"}, "metric must be"),
+        ({"keep": 0.5}, "belongs to 'constrained'"),
+        ({"keep": 2, "aggregator": "constrained"}, "from 0 to 1"),
     ):
         with pytest.raises(UserError, match=match):
             ConflictFree(**options)
@@ -237,3 +242,92 @@ def test_wrong_arguments(lab, tiny, tmp_path):
         lab.make_trainer(*tiny, tmp_path, k=1, callbacks=[ConflictCallback()])
     with pytest.raises(UserError, match="trainers of passgrad.trl only"):
         ConflictCallback().order  # noqa: B018
+
+
+def by_hand(lab, trainer, step, k, metric):
+    """What :func:`two_groups` takes, with <D u, u'>, divided by the squared means."""
+    for p, value in zip(trainer.model.parameters(), step["theta"], strict=True):
+        p.data.copy_(value)
+    rewards = step["rewards"][:, 0].double().view(2, 4)
+    vectors = torch.zeros(2, 2, len(metric), dtype=torch.float64)
+    for a, j in enumerate((1, k)):
+        values = advantages(rewards, j)
+        for x in range(2):
+            some = torch.zeros(2, 4, dtype=torch.float64)
+            some[x] = values[x]
+            vectors[a, x] = lab.policy_gradient(
+                trainer.model, step["batch"], some.reshape(-1)
+            ).double()
+    product = torch.einsum("ad,d,bd->ab", vectors[:, 0], metric, vectors[:, 1])
+    mean = vectors.mean(1)
+    return (product + product.T) / 2 / torch.einsum("ad,d,ad->", mean, metric, mean)
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
+def test_products_are_in_the_metric_of_the_optimiser(lab, tiny, tmp_path, optim):
+    plan = ConflictFree(2, "mgda", every=1)
+    trainer = lab.make_trainer(
+        *tiny, tmp_path, k=plan, max_steps=3, rewards=lab.length_reward, optim=optim,
+        adam_beta2=0.9, learning_rate=1e-3, weight_decay=0.0,
+    )  # fmt: skip
+    steps = lab.seen_steps(trainer)
+    taken = []
+    inner = plan.observe
+    plan.observe = lambda gram, in_metric=None: (taken.append(in_metric), inner(gram, in_metric))
+    trainer.train()
+    assert taken[0] is None  # before its first step an optimiser has no metric
+    record = json.loads((tmp_path / "passgrad.json").read_text())
+    logged = [row.get("conflict/in_metric_of_optimizer") for row in trainer.state.log_history[:3]]
+    if optim == "sgd":
+        assert taken[1:] == [None, None]
+        assert logged == [0, 0, 0]
+        return
+    assert logged == [0, 1, 1]
+    assert "AdamW" in record["metric"]
+    moment = torch.zeros_like(steps[0]["gradient"], dtype=torch.float64)
+    for t, step in enumerate(steps[:2], start=1):
+        moment = 0.9 * moment + 0.1 * step["gradient"].double() ** 2
+        metric = 1 / ((moment / (1 - 0.9**t)).sqrt() + 1e-8)
+        expected = by_hand(lab, trainer, steps[t], 2, metric)
+        torch.testing.assert_close(taken[t], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_plain_metric_on_request(lab, tiny, tmp_path):
+    plan = ConflictFree(2, "constrained", keep=0.5, metric="plain", every=1)
+    trainer = lab.make_trainer(*tiny, tmp_path, k=plan, max_steps=2, optim="adamw_torch")
+    trainer.train()
+    assert plan.in_metric.count == 0
+    record = trainer.record()
+    assert record["metric"] == "plain"
+    assert "0.5 of the gain" in record["objective"]
+    assert trainer.state.log_history[0]["conflict/in_metric_of_optimizer"] == 0
+
+
+def test_keep_reaches_the_coefficients():
+    gram = RunningGram()
+    noise = torch.tensor([[1e-6, 0], [0, 1e-6]]).double()
+    for sign in (1, -1, 1, -1):
+        gram.update(torch.tensor([[1.0, -0.2], [-0.2, 1.0]]).double() + sign * noise)
+    level = ConflictFree(8, "constrained").lambdas(gram)
+    half = ConflictFree(8, "constrained", keep=0.5).lambdas(gram)
+    assert float(level[0] / level[1]) == pytest.approx(0.2, abs=1e-4)
+    assert float(half[0] / half[1]) == pytest.approx(0.7, abs=1e-4)
+
+
+def test_optimisers_without_a_known_metric():
+    from passgrad.trl.optimizer_metric import inverse_metric, metric_note
+
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    for optimizer, words in (
+        (torch.optim.Adafactor([weight]), "not known"),
+        (torch.optim.SGD([weight]), "is that of SGD"),
+        (torch.optim.NAdam([weight]), "that of NAdam"),
+    ):
+        weight.grad = torch.full_like(weight, 2.0)
+        optimizer.step()
+        assert words in metric_note(optimizer)
+        found = inverse_metric(optimizer, [weight])
+        if "NAdam" in words:
+            torch.testing.assert_close(found, torch.full((6,), 0.5))
+        else:
+            assert found is None
