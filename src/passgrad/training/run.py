@@ -262,8 +262,9 @@ def _finish(
 ) -> dict[str, Any]:
     """The record and the figure, from what the folder holds."""
     rows = folder.read_lines(out / folder.HELD_OUT)
-    found = outcome(rows, settings.orders, settings.reading, silent_share(out / folder.COMPLETIONS))
-    draw(rows, folder.read_lines(out / folder.STEPS), settings.orders, out / folder.PLOT)
+    steps = folder.read_lines(out / folder.STEPS)
+    found = outcome(rows, settings.orders, settings.reading, silent_share(steps))
+    draw(rows, steps, settings.orders, out / folder.PLOT)
     held = json.loads((out / folder.SETTINGS).read_text(encoding="utf-8"))["settings"]
     record = found | {
         "trained": dict(trained),
