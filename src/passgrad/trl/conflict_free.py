@@ -32,6 +32,7 @@ from torch import Tensor
 from passgrad.ascent.mixing import (
     RunningGram,
     check_aggregator,
+    check_keep,
     coefficients,
     nearest_psd,
 )
@@ -48,7 +49,10 @@ class ConflictFree(Plan):
     :param aggregator: A method of gradient surgery (:data:`passgrad.ascent.mixing.AGGREGATORS`):
         ``"pcgrad"``, ``"mgda"``, ``"upgrad"``, ``"cagrad"``, ``"imtlg"``, ``"nashmtl"`` and others,
         or ``"constrained"``: ascend pass@k, with as much of pass@1 as it takes for pass@1 not to
-        fall to first order.
+        fall to first order, or to keep a share of its gain.
+    :param keep: That share, for ``"constrained"`` only: of what a step on pass@1 alone would gain,
+        to first order. 0 keeps the level of pass@1, and is plain pass@k where no conflict is
+        measured; 1 keeps the whole gain.
     :param confidence: Of the bounds on which ``"constrained"`` relies: one-sided, for each of the
         two products.
     :param every, half_life: Batches between measurements, and measurements over which the weight of
@@ -67,6 +71,7 @@ class ConflictFree(Plan):
         k: int = 8,
         aggregator: str = "pcgrad",
         *,
+        keep: float = 0.0,
         confidence: float = 0.9,
         every: int = 4,
         half_life: float = 8.0,
@@ -78,6 +83,7 @@ class ConflictFree(Plan):
         if self.k == 1 and not per_prompt:
             raise UserError("pass@1 has no conflict with itself: k must be at least 2")
         check_aggregator(aggregator)
+        self.keep = check_keep(keep, aggregator)
         if per_prompt and aggregator == "constrained":
             raise UserError("'constrained' takes two objectives: leave per_prompt out")
         if per_prompt and aggregator == "upgrad":
@@ -114,6 +120,7 @@ class ConflictFree(Plan):
             self.aggregator,
             error=gram.error,
             quantile=gram.quantile(self.confidence),
+            keep=self.keep,
         )
 
     def weights(self, progress: float) -> dict[int, float]:
@@ -154,4 +161,5 @@ class ConflictFree(Plan):
     def describe(self) -> str:
         if self.per_prompt:
             return f"pass@{self.k}, prompts weighed by {self.aggregator}"
-        return f"pass@1 and pass@{self.k} by {self.aggregator}"
+        keep = f", keeping {self.keep:g} of the gain of pass@1" if self.keep else ""
+        return f"pass@1 and pass@{self.k} by {self.aggregator}{keep}"

@@ -3,10 +3,11 @@ import re
 
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 
 from passgrad import UserError, advantages, pass_at_k
-from passgrad.ascent.mixing import coefficients
+from passgrad.ascent.mixing import RunningGram, coefficients
 from passgrad.trl import AdaptiveK, AnnealedK, ConflictCallback, ConflictFree
 
 
@@ -31,8 +32,11 @@ def two_groups(lab, trainer, step, k):
     return made
 
 
-def test_coefficients_come_from_the_batches_before(lab, tiny, tmp_path):
-    plan = ConflictFree(2, "mgda", every=1)
+@pytest.mark.parametrize(
+    ("aggregator", "keep"), [("mgda", 0.0), ("constrained", 0.0), ("constrained", 2.0)]
+)
+def test_coefficients_come_from_the_batches_before(lab, tiny, tmp_path, aggregator, keep):
+    plan = ConflictFree(2, aggregator, every=1, keep=keep)
     watcher = ConflictCallback(every=1, plot=False)
     trainer = lab.make_trainer(
         *tiny, tmp_path, k=plan, max_steps=4, rewards=lab.length_reward, callbacks=[watcher]
@@ -45,19 +49,22 @@ def test_coefficients_come_from_the_batches_before(lab, tiny, tmp_path):
         assert row["inner_product"] == pytest.approx(float(gram[0, 1]), rel=1e-4)
         assert row["squared_norm_1"] == pytest.approx(float(gram[0, 0]), rel=1e-4)
         assert row["squared_norm_k"] == pytest.approx(float(gram[1, 1]), rel=1e-4)
-    keep = 0.5 ** (1 / 8)
+    decay = 0.5 ** (1 / 8)
     for t, step in enumerate(steps):
         rewards = step["rewards"][:, 0].double().view(2, 4)
         if t < 2:
-            lambdas = torch.tensor([0.5, 0.5]).double()  # too little is known
+            # too little is known
+            safe = [0.5, 0.5] if aggregator == "mgda" else [1.0, 0.0]
+            lambdas = torch.tensor(safe).double()
         else:
-            weights = torch.tensor([keep ** (t - 1 - i) for i in range(t)]).double()
+            weights = torch.tensor([decay ** (t - 1 - i) for i in range(t)]).double()
             past = torch.stack(grams[:t])
             share = weights / weights.sum()
             mean = torch.einsum("t,tij->ij", share, past)
             spread = torch.einsum("t,tij->ij", share, past**2) - mean**2
             error = (spread.clamp(min=0) / (1 / (share**2).sum() - 1)).sqrt()
-            lambdas = coefficients(mean, "mgda", error=error)
+            quantile = scipy.stats.t.ppf(0.9, 1 / (share**2).sum() - 1)
+            lambdas = coefficients(mean, aggregator, error=error, quantile=quantile, keep=keep)
             assert abs(float(lambdas[0]) - 0.5) > 0.01
         log = trainer.state.log_history[t]
         assert log["conflict/coefficient_1"] == pytest.approx(float(lambdas[0]), abs=1e-4)
@@ -66,6 +73,21 @@ def test_coefficients_come_from_the_batches_before(lab, tiny, tmp_path):
         )
         got = step["batch"]["advantages"].double().view(2, 4)
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_share_of_the_gain_of_pass_at_1():
+    """Coefficients under which pass@1 gains the share, to first order, of the gradients seen."""
+    gram = torch.tensor([[2.0, -0.5], [-0.5, 1.0]], dtype=torch.float64)
+    seen = RunningGram()
+    for _ in range(3):
+        seen.update(gram)
+    for keep in (0.0, 0.5, 1.0):
+        plan = ConflictFree(4, "constrained", keep=keep)
+        assert plan.weights(0) == {1: 1.0, 4: 0.0}
+        plan.observe(seen)
+        lambdas = torch.tensor(list(plan.weights(0).values())).double()
+        assert float((gram @ lambdas)[0] / lambdas[1]) == pytest.approx(2 * keep, abs=1e-9)
+        assert (f"keeping {keep:g} of the gain" in plan.describe()) == (keep > 0)
 
 
 def test_the_passes_leave_gradients_alone(lab, tiny, tmp_path):
@@ -222,6 +244,9 @@ def test_wrong_arguments(lab, tiny, tmp_path):
         ({"split": "tokens"}, "split must be"),
         ({"aggregator": "constrained", "per_prompt": True}, "takes two objectives"),
         ({"confidence": 1.5}, "confidence must"),
+        ({"keep": 0.5}, "keep belongs to 'constrained'"),
+        ({"keep": -1, "aggregator": "constrained"}, "keep must be a share"),
+        ({"keep": float("inf"), "aggregator": "constrained"}, "keep must be a share"),
     ):
         with pytest.raises(UserError, match=match):
             ConflictFree(**options)
