@@ -17,6 +17,11 @@ the last ``every * half_life`` steps, a bias where they turn fast.
 constants, and the update is then an unbiased estimate of the combination: coefficients from the
 same samples would be correlated with the gradient that they multiply.
 
+*In which metric.* Adam does not step along a gradient but along its product with a diagonal, and
+whether an objective falls along that is a matter of products in the same diagonal. They are taken
+from the second moments of the optimiser (:mod:`passgrad.trl.metric`). "To first order" then holds
+of a step without momentum; momentum adds steps before.
+
 *At the start* the first two batches are measured; until then the coefficients are equal, and those
 of ``"constrained"`` are those of pass@1 alone.
 """
@@ -40,6 +45,7 @@ from passgrad.errors import UserError
 from passgrad.trl.schedules import Plan, count
 
 Split = Literal["prompts", "completions"]
+MetricName = Literal["optimizer", "plain"]
 
 
 class ConflictFree(Plan):
@@ -61,6 +67,9 @@ class ConflictFree(Plan):
         pass@k of the M prompts of a batch, so that no prompt pays for another. Measured on every
         batch, on the same samples as the update. It holds 2 M gradients at once, up to ``memory``
         GiB: meant for adapters and small models.
+    :param metric: "optimizer" for products in the metric of the optimiser, where it is torch's Adam
+        or AdamW; before its first step, and with every other one, they are plain, and a warning
+        says so. "plain" for those throughout, as for plain gradient descent.
     :param split: Independent parts of a batch: "prompts" (for prompts of this kind, the default) or
         "completions" (halves of each group, for these prompts; k must fit into a half). With one
         prompt a batch it is the latter.
@@ -78,6 +87,7 @@ class ConflictFree(Plan):
         per_prompt: bool = False,
         split: Split = "prompts",
         memory: float = 4.0,
+        metric: MetricName = "optimizer",
     ) -> None:
         self.k = count(k)
         if self.k == 1 and not per_prompt:
@@ -91,11 +101,16 @@ class ConflictFree(Plan):
             coefficients(torch.eye(3, dtype=torch.float64), aggregator)
         if split not in ("prompts", "completions"):
             raise UserError(f"split must be 'prompts' or 'completions', got {split!r}")
+        if metric not in ("optimizer", "plain"):
+            raise UserError(f"metric must be 'optimizer' or 'plain', got {metric!r}")
+        self.metric: MetricName = "plain" if per_prompt else metric
         self.aggregator, self.confidence = aggregator, confidence
         self.per_prompt, self.split, self.memory = per_prompt, split, memory
         self.half_life = half_life
         self._every = count(every, "every")
-        self._lambdas = self.lambdas(RunningGram(half_life=half_life))
+        self.gram = RunningGram(half_life=half_life)
+        self.measured_in: MetricName = "plain"
+        self._lambdas = self.lambdas(self.gram)
 
     @property
     def orders(self) -> tuple[int, ...]:
@@ -132,6 +147,14 @@ class ConflictFree(Plan):
     def observe(self, gram: RunningGram) -> None:
         self._lambdas = self.lambdas(gram)
 
+    def take(self, gram: Tensor, metric: MetricName) -> None:
+        """Take in one more measurement in that metric; one in another metric starts anew."""
+        if metric != self.measured_in:
+            self.gram.reset()
+            self.measured_in = metric
+        self.gram.update(gram)
+        self.observe(self.gram)
+
     def prompt_weights(self, first: Tensor, second: Tensor) -> Tensor:
         """The weights of M prompts, (M,), with mean 1, from their gradients in two independent
         halves of the completions, each (M, d).
@@ -153,13 +176,19 @@ class ConflictFree(Plan):
         return weights * len(weights) / weights.sum() if weights.sum() > 0 else weights
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lambdas": self._lambdas.tolist()}
+        return {
+            "lambdas": self._lambdas.tolist(),
+            "gram": self.gram.state_dict(),
+            "measured_in": self.measured_in,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._lambdas = torch.tensor(state["lambdas"], dtype=torch.float64)
+        self.gram.load_state_dict(state["gram"])
+        self.measured_in = state["measured_in"]
 
     def describe(self) -> str:
         if self.per_prompt:
             return f"pass@{self.k}, prompts weighed by {self.aggregator}"
         keep = f", keeping {self.keep:g} of the gain of pass@1" if self.keep else ""
-        return f"pass@1 and pass@{self.k} by {self.aggregator}{keep}"
+        return f"pass@1 and pass@{self.k} by {self.aggregator}{keep}, {self.metric} metric"

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +39,8 @@ from passgrad.trl import settings
 from passgrad.trl.callback import ConflictCallback
 from passgrad.trl.conflict_free import ConflictFree
 from passgrad.trl.groups import group_advantages, group_deviation, group_rewards, max_at_k
-from passgrad.trl.meter import batch_of, half_gradients, measure_gram
+from passgrad.trl.meter import Batch, batch_of, half_gradients, measure_gram
+from passgrad.trl.metric import optimiser_metric
 from passgrad.trl.schedules import AdaptiveK, Plan, as_plan
 from passgrad.worlds.base import inner_product
 
@@ -107,6 +109,7 @@ class PassKMixin:
         self._batches = 0
         self._measured_order: int | None = None
         self._before: Tensor | None = None
+        self._said: set[str] = set()
         self.conflict = RunningGram(half_life=getattr(self.plan, "half_life", 8.0))
         super().__init__(*positional, **named)
         found = [
@@ -215,17 +218,27 @@ class PassKMixin:
             self.conflict.reset()
             self._measured_order = order
         order = max(order, 1)
+        batch = batch_of(self, output, rewards)
+        metric = self._metric(plan, batch) if isinstance(plan, ConflictFree) else None
         found = measure_gram(
-            batch_of(self, output, rewards),
+            batch,
             order,
             self._unbiased,
             getattr(plan, "split", "prompts"),
             by_prompt=bool(self._watchers),
+            metric=metric,
         )
         self.conflict.update(found.gram)
-        if plan.measured is not None:
-            plan.observe(self.conflict)
         report = self._report(found, rewards, order)
+        if isinstance(plan, ConflictFree) and not plan.per_prompt:
+            if found.scaled is None:
+                plan.take(found.gram, "plain")
+            else:
+                plan.take(found.scaled, "optimizer")
+                report["optimizer_cosine"] = plan.gram.cosine()
+            report["optimizer_metric"] = float(found.scaled is not None)
+        elif plan.measured is not None:
+            plan.observe(self.conflict)
         for name, value in report.items():
             if value == value:
                 metrics[f"conflict/{name}"].append(value)
@@ -233,10 +246,22 @@ class PassKMixin:
             watcher.record(self.state.global_step, report)
         return values
 
+    def _metric(self, plan: ConflictFree, batch: Batch) -> Tensor | None:
+        """The optimiser's, if it is asked for and known; what is taken instead is said once."""
+        if plan.metric != "optimizer":
+            return None
+        add_up = batch.add_up if batch.sharded else None
+        metric, reason = optimiser_metric(self.optimizer, batch.parameters, add_up)  # type: ignore
+        if metric is None and reason not in self._said:
+            self._said.add(reason)
+            warnings.warn(f"ConflictFree measures in the plain metric: {reason}", stacklevel=2)
+        return metric
+
     def _due(self) -> bool:
         every = [one.every for one in self._watchers]
         if self.plan.measured is not None:
-            if self.conflict.count < 2 or self.plan.measured != self._measured_order:
+            taken = self.plan.gram if isinstance(self.plan, ConflictFree) else self.conflict
+            if taken.count < 2 or self.plan.measured != self._measured_order:
                 return True
             every.append(self.plan.every)
         return any((self._batches - 1) % one == 0 for one in every)

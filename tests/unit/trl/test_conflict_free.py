@@ -11,7 +11,7 @@ from passgrad.ascent.mixing import RunningGram, coefficients
 from passgrad.trl import AdaptiveK, AnnealedK, ConflictCallback, ConflictFree
 
 
-def two_groups(lab, trainer, step, k):
+def two_groups(lab, trainer, step, k, scale=1.0):
     """The Gram matrix of one batch of two prompts, by hand: products of one with the other."""
     for p, value in zip(trainer.model.parameters(), step["theta"], strict=True):
         p.data.copy_(value)
@@ -23,9 +23,9 @@ def two_groups(lab, trainer, step, k):
         for x in range(2):
             some = torch.zeros(2, 4, dtype=torch.float64)
             some[x] = values[x]
-            vectors[j, x] = lab.policy_gradient(
-                trainer.model, step["batch"], some.reshape(-1)
-            ).double()
+            vectors[j, x] = (
+                lab.policy_gradient(trainer.model, step["batch"], some.reshape(-1)).double() * scale
+            )
     for a, j in enumerate((1, k)):
         for b, m in enumerate((1, k)):
             made[a, b] = (vectors[j, 0] @ vectors[m, 1] + vectors[m, 0] @ vectors[j, 1]) / 2
@@ -36,7 +36,7 @@ def two_groups(lab, trainer, step, k):
     ("aggregator", "keep"), [("mgda", 0.0), ("constrained", 0.0), ("constrained", 2.0)]
 )
 def test_coefficients_come_from_the_batches_before(lab, tiny, tmp_path, aggregator, keep):
-    plan = ConflictFree(2, aggregator, every=1, keep=keep)
+    plan = ConflictFree(2, aggregator, every=1, keep=keep, metric="plain")
     watcher = ConflictCallback(every=1, plot=False)
     trainer = lab.make_trainer(
         *tiny, tmp_path, k=plan, max_steps=4, rewards=lab.length_reward, callbacks=[watcher]
@@ -86,7 +86,7 @@ def test_a_share_of_the_gain_of_pass_at_1():
         assert plan.weights(0) == {1: 1.0, 4: 0.0}
         plan.observe(seen)
         lambdas = torch.tensor(list(plan.weights(0).values())).double()
-        assert float((gram @ lambdas)[0] / lambdas[1]) == pytest.approx(2 * keep, abs=1e-9)
+        assert float((gram @ lambdas)[0] / lambdas[1]) == pytest.approx(2 * keep, abs=1e-6)
         assert (f"keeping {keep:g} of the gain" in plan.describe()) == (keep > 0)
 
 
@@ -262,3 +262,57 @@ def test_wrong_arguments(lab, tiny, tmp_path):
         lab.make_trainer(*tiny, tmp_path, k=1, callbacks=[ConflictCallback()])
     with pytest.raises(UserError, match="trainers of passgrad.trl only"):
         ConflictCallback().order  # noqa: B018
+
+
+def test_products_in_the_metric_of_adam(lab, tiny, tmp_path):
+    """From the moments that the optimiser held at each measurement, by hand."""
+    plan = ConflictFree(2, "mgda", every=1)
+    trainer = lab.make_trainer(
+        *tiny, tmp_path, k=plan, max_steps=4, rewards=lab.length_reward, optim="adamw_torch"
+    )
+    seen = []
+    take = plan.take
+
+    def kept(gram, metric):
+        states = trainer.optimizer.state
+        scale = length = None
+        if metric == "optimizer":
+            moments = torch.cat(
+                [(states[p]["exp_avg_sq"] / (1 - 0.999 ** float(states[p]["step"]))).flatten()
+                 for p in trainer.model.parameters()]
+            ).double()  # fmt: skip
+            scale = 1 / (moments.sqrt() + trainer.args.adam_epsilon)
+            length = (scale * moments).sum()
+        seen.append((gram.clone(), metric, scale, length))
+        take(gram, metric)
+
+    plan.take = kept
+    steps = lab.seen_steps(trainer)
+    with pytest.warns(UserWarning, match="plain metric: AdamW has no second moments yet"):
+        trainer.train()
+    assert [one[1] for one in seen] == ["plain", *["optimizer"] * 3]
+    assert plan.gram.count == 3
+    for step, (gram, metric, scale, length) in zip(steps, seen, strict=True):
+        if metric == "plain":
+            torch.testing.assert_close(gram, two_groups(lab, trainer, step, 2), rtol=1e-4, atol=0)
+        else:
+            expected = two_groups(lab, trainer, step, 2, scale.sqrt()) / length
+            torch.testing.assert_close(gram, expected, rtol=1e-4, atol=1e-6)
+    assert [log["conflict/optimizer_metric"] for log in trainer.state.log_history[:4]] == [
+        0, 1, 1, 1
+    ]  # fmt: skip
+    again = ConflictFree(2, "mgda", every=1)
+    again.load_state_dict(json.loads(json.dumps(plan.state_dict())))
+    assert torch.equal(again.gram.mean, plan.gram.mean)
+    assert again.measured_in == "optimizer"
+
+
+def test_another_optimiser_is_measured_plainly_and_says_so(lab, tiny, tmp_path):
+    plan = ConflictFree(2, every=1)
+    trainer = lab.make_trainer(
+        *tiny, tmp_path, k=plan, max_steps=2, rewards=lab.length_reward, optim="adafactor"
+    )
+    with pytest.warns(UserWarning, match="plain metric: the metric of Adafactor is not known"):
+        trainer.train()
+    assert plan.measured_in == "plain"
+    assert plan.gram.count == 2
