@@ -119,14 +119,14 @@ def measure_gram(
         weights = torch.stack(
             [group_advantages(batch.rewards, {j: 1.0}, estimator)[0] for j in (1, k)]
         )
-        # With rewards of 0 and 1 the prompts one by one take half of the backward passes.
-        by_prompt = by_prompt or bool(((batch.rewards == 0) | (batch.rewards == 1)).all())
         rounds = groups if by_prompt and batch.add_up is None else min(groups, _ROUNDS)
         everyone = torch.arange(batch.rewards.shape[1])
         parts = [
             batch.part(x, everyone, weights[:, x], x * rounds // groups) for x in range(groups)
         ]
-        if not by_prompt or batch.sharded:
+        # With rewards of 0 and 1 the prompts one by one take half of the backward passes.
+        single = by_prompt or bool(((batch.rewards == 0) | (batch.rewards == 1)).all())
+        if batch.sharded or not single:
             parts = [_joined([p for p in parts if p.round == r]) for r in range(rounds)]
     if batch.sharded:
         parts = [batch.everywhere(part) for part in parts]
