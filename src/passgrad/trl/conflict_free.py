@@ -7,11 +7,11 @@ numbers, the Gram matrix of the two gradients, and these come from independent p
 without bias (:mod:`passgrad.trl.streamed`).
 
 *When.* The matrix is measured on every ``every``-th batch, at the cost of a forward and two
-backward passes over it, and averaged over the last measurements with weights that halve with every
-``half_life`` of them. Measuring all of a batch now and then beats a share 1 / m of every batch: the
-variance of a product of two noisy gradients goes with the inverse *square* of the batch, and is
-m times smaller at the same cost. The price is the age of the mean: it is that of the gradients over
-the last ``every * half_life`` steps, a bias where they turn fast.
+backward passes over it (one with rewards of 0 and 1), and averaged over the last measurements with
+weights that halve with every ``half_life`` of them. Measuring all of a batch now and then beats a
+share 1 / m of every batch: the variance of a product of two noisy gradients goes with the inverse
+*square* of the batch, and is m times smaller at the same cost. The price is the age of the mean: it
+is that of the gradients over the last ``every * half_life`` steps, a bias where they turn fast.
 
 *Which batch.* The coefficients of a batch come from the batches before it. Given the past they are
 constants, and the update is then an unbiased estimate of the combination: coefficients from the
@@ -68,8 +68,8 @@ class ConflictFree(Plan):
         batch, on the same samples as the update. It holds 2 M gradients at once, up to ``memory``
         GiB: meant for adapters and small models.
     :param metric: "optimizer" for products in the metric of the optimiser, where it is torch's Adam
-        or AdamW; before its first step, and with every other one, they are plain, and a warning
-        says so. "plain" for those throughout, as for plain gradient descent.
+        or AdamW (:mod:`passgrad.trl.metric` has the others that are known). Before its first step
+        they are plain, and with an optimiser that is not known, of which a warning says so. "plain" for those throughout, as for plain gradient descent.
     :param split: Independent parts of a batch: "prompts" (for prompts of this kind, the default) or
         "completions" (halves of each group, for these prompts; k must fit into a half). With one
         prompt a batch it is the latter.
