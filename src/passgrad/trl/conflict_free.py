@@ -69,7 +69,8 @@ class ConflictFree(Plan):
         GiB: meant for adapters and small models.
     :param metric: "optimizer" for products in the metric of the optimiser, where it is torch's Adam
         or AdamW (:mod:`passgrad.trl.metric` has the others that are known). Before its first step
-        they are plain, and with an optimiser that is not known, of which a warning says so. "plain" for those throughout, as for plain gradient descent.
+        they are plain, and with an optimiser that is not known, of which a warning says so. "plain"
+        for those throughout, as for plain gradient descent.
     :param split: Independent parts of a batch: "prompts" (for prompts of this kind, the default) or
         "completions" (halves of each group, for these prompts; k must fit into a half). With one
         prompt a batch it is the latter.
