@@ -8,6 +8,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := smollm2-135m
+SECOND := qwen2.5-coder-0.5b
 PROFILE ?= cpu
 # Local JSON-lines files of GSM8K and of MATH; empty: the hub, by name
 GSM8K ?=
@@ -19,7 +20,7 @@ RUN ?=
 TABLES ?=
 # The chapters that read stored results
 STORED := real_rates real_run language_exact language_sampled estimating_conflict life_of_a_conflict \
-  training_pass_at_k conflict_free math_conflict laptop_to_cluster
+  training_study training_pass_at_k conflict_free math_conflict laptop_to_cluster
 # One claim of claims.yml, or several; empty: all
 CLAIM ?=
 # Lines of the library that the tests run, where pytest-cov is installed
@@ -39,7 +40,7 @@ LOWER := unit/test_metrics.py unit/test_objectives.py unit/test_interference.py 
 # Processes for pytest, a thread each; empty: one process with all threads
 JOBS ?= 2
 
-.PHONY: help env model book audit quick test test-all gpu lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
+.PHONY: help env model model-second second adapters study book audit quick test test-all gpu lint types floors pytest doctor verify reproduce run results figures lock lower-bounds clean
 
 help: ## Show this list
 	@echo "Targets:"
@@ -89,6 +90,20 @@ results: env model ## Recompute what ships in data/results (hours; NB=training_p
 	$(MAKE) figures
 	$(BIN)/passgrad verify
 
+# Without their dependencies, beside the environment: what their registries import and no more.
+ADAPTERS := verl==0.9.1 skyrl==0.3.0 ray==2.60.0 tensordict==0.15.3 torchdata==0.11.0 jaxtyping==0.3.11 \
+  loguru==0.7.3 omegaconf==2.4.0 codetiming==1.4.0 msgpack==1.2.4 pyvers==0.2.3
+
+adapters: env ## Check the adapters against verl and SkyRL themselves: half a minute
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target _build/adapters $(ADAPTERS)
+	PYTHONPATH=_build/adapters $(BIN)/python -m pytest -q -p no:cacheprovider -W ignore tests/adapters
+
+study: env ## Make the records of the training study that are not stored yet (seven hours of one core)
+	OMP_NUM_THREADS=1 $(BIN)/python -m passgrad_book.experiments.study.plan
+
+second: model-second ## Compute what is missing of the second real model (two hours of one core, 12 GB)
+	$(BIN)/python scripts/second_model.py $(ARGS)
+
 figures: env ## Draw the figure of the README from the stored results
 	$(BIN)/python scripts/readme_figure.py
 
@@ -122,6 +137,9 @@ $(VENV)/.installed: requirements/lock.txt pyproject.toml
 
 model: env ## Fetch and check the small language model
 	$(BIN)/passgrad models fetch $(MODEL)
+
+model-second: env ## Fetch and check the second one (480 MB, 2.5 GB on disk): to recompute, no more
+	$(BIN)/passgrad models fetch $(SECOND)
 
 lint: env ## ruff: its rules and its format
 	$(BIN)/ruff check .

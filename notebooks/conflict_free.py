@@ -21,7 +21,7 @@
 # What surgery has beside a fixed mixture is that it finds its place on the arc from the gradients, at each step anew.
 # With one step size instead of one length PCGrad keeps the whole gain in pass@k and raises pass@1 as well. It does so by going farther.
 # Where there is no conflict PCGrad, UPGrad and the constrained step change nothing; MGDA and CAGrad go on balancing the two.
-# The metric of the optimiser decides as well: in Adam's the conflict of the language model is less than half as deep, and in that of a damped natural gradient there is none.
+# The metric of the optimiser decides as well: at the one start that was looked at, the conflict of the language model is less than half as deep in Adam's, and in that of a damped natural gradient there is none.
 #
 # We follow the methods exactly, without sampling, from the same weights of a language model.
 #

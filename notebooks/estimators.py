@@ -59,8 +59,8 @@ from passgrad_book.build import figures
 # %% tags=["parameters"]
 num_samples: int = 16  # answers a prompt in the figures
 k: int = 4  # order of pass@k in the figures
-few_samples: int = 4  # answers a prompt where all outcomes are listed
-few_k: int = 2  # order of pass@k where all outcomes are listed
+few_samples: int = 5  # answers a prompt where all outcomes are listed
+few_k: int = 3  # order of pass@k where all outcomes are listed
 grid_points: int = 199  # success rates in the figures
 paper_samples: int = 32  # answers a prompt and k of the paper's measurement
 logits: list = [0.3, -1.1, 0.5, 0.05]  # of the small policy; answers 1, 2 are right
@@ -99,7 +99,7 @@ assert (mean_gradient(rewards / few_samples) - gradient).abs().max() < 1e-15
 
 # %% [markdown]
 # Now the advantages that are in use. `advantages` takes the rewards of many prompts, here one row an outcome.
-# We compare the mean gradient with $\nabla p$: the angle between them, and the ratio of their lengths.
+# We compare the mean gradient with $\nabla p$: the angle between them, and the ratio of their lengths. For an estimator of order $k$ an unbiased mean is $w_k \nabla p$, so the last column divides the multiple by $w_k$ and must be 1 where there is no bias.
 
 # %%
 rows = []
@@ -107,8 +107,11 @@ for name, one in ESTIMATORS.items():
     order = {"k": few_k, "n": few_samples, "none": None}[one.takes]
     mean = mean_gradient(advantages(rewards, order, estimator=name))
     cosine = float(mean @ gradient / (mean.norm() * gradient.norm()))
-    rows.append((name, str(order or "–"), cosine, float(mean @ gradient / gradient.square().sum())))
-means = pd.DataFrame(rows, columns=["estimator", "k", "cosine with grad p", "multiple of grad p"])
+    multiple = float(mean @ gradient / gradient.square().sum())
+    unbiased = (order or 1) * (1 - success) ** ((order or 1) - 1)
+    rows.append((name, str(order or "–"), cosine, multiple, multiple / unbiased))
+columns = ["estimator", "k", "cosine with grad p", "multiple of grad p", "multiple / w_k"]
+means = pd.DataFrame(rows, columns=columns)
 assert (means["cosine with grad p"] - 1).abs().max() < 1e-12
 means.round(4).set_index("estimator")
 
@@ -146,7 +149,7 @@ means.round(4).set_index("estimator")
 # ```
 #
 # Two consequences decide the rest of this book.
-# For one prompt the choice of estimator is a choice of step size, and nothing else.
+# For one prompt the choice of estimator is, on average, a choice of step size: it scales the mean step and does not turn it. Where $e(p)$ is zero or negative the mean step vanishes or goes the wrong way.
 # Over prompts it is a choice of weights: the mean update is $\mathbb{E}_x[e(p(x)) \nabla p(x)]$, and a bias of the estimator is a *distortion of the prompt weights*, which is what interference between prompts feeds on ({ref}`sec-toy`).
 #
 # With graded rewards the proposition does not hold: max@k then turns the gradient of a single prompt.
@@ -175,7 +178,7 @@ means.round(4).set_index("estimator")
 # The weight $w_k = k (1-p)^{k-1}$ has degree $k - 1$. For $n \ge k$, multiply it by $(p + 1 - p)^{n-k}$ and expand: the coefficients are $k \binom{n-k}{c} / \binom{n-1}{c}$, which is $k S_c$.
 # ```
 #
-# So the refusal of `advantages` to take $k > n$ is no lack of a formula: there is none.
+# So `advantages` refuses $k > n$, because no unbiased formula exists.
 # Nor is there an unbiased estimator of $\nabla \mathbb{E}[\log p]$, or of $\nabla \mathbb{E}[\arcsin \sqrt p]$, from any number of samples drawn in advance: their slopes are no polynomials.
 
 # %%
@@ -502,7 +505,7 @@ Markdown(f"For `passk-training` it says: *{refusal}*.")
 #
 # The tables are made from the classes of `passgrad.estimators`: what is paid to right and to wrong answers, and what follows.
 # The tests compare every bias factor with the sum over all outcomes. Bias factors are those for pass@k: $e(p) / w_k(p)$.
-# $c' \sim \mathrm{Bin}(n-1, p)$, $c'' \sim \mathrm{Bin}(n-2, p)$, $\sigma_c$ is the deviation of the rewards and $\sigma = \sqrt{\rho (1 - \rho)}$; small constants that trainers add to them are left out of the tables, not of the code.
+# $c' \sim \mathrm{Bin}(n-1, p)$, $c'' \sim \mathrm{Bin}(n-2, p)$, $\sigma_c$ is the deviation of the rewards with the divisor $n - 1$, as trainers compute it, and $\sigma = \sqrt{\rho (1 - \rho)}$; small constants that trainers add to them are left out of the tables, not of the code.
 
 
 # %% tags=["hide-input"]

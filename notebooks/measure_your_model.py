@@ -16,7 +16,7 @@
 # (sec-measure-your-model)=
 # # Measure your own model
 #
-# **Result.** One command takes a model and prompts with answers and says from which $k$ on a step up pass@k goes down pass@1, on which prompts and in which layers, with intervals.
+# **Result.** One command takes a model and prompts with answers and says from which $k$ on a step up pass@k lowers pass@1, on which prompts and in which layers, with intervals.
 # Here it is run on a checkpoint whose conflict is known exactly, and its band holds the exact curve.
 #
 # **What you need.** {ref}`Estimating conflict from samples <sec-estimating-conflict>` for what the intervals mean; a file of prompts.

@@ -16,7 +16,7 @@
 # (sec-toy)=
 # # Prompt interference: easy against hard prompts in a contextual bandit
 #
-# **Result.** A policy with two parameters answers easy and hard prompts. A step up pass@k goes down pass@1, because pass@k weighs the hard prompts and their gradient opposes that of the easy ones.
+# **Result.** A policy with two parameters answers easy and hard prompts. A step up pass@k lowers pass@1, because pass@k weighs the hard prompts and their gradient opposes that of the easy ones.
 # Nothing in this chapter is sampled: closed forms and quadrature give every number.
 #
 # This is the example of {cite:t}`barakat2026passk`, sections 3 and 4.
@@ -37,9 +37,11 @@
 # %%
 import math
 
+import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
+from scipy.integrate import solve_ivp
 
 from passgrad.ascent.ascent import ascend
 from passgrad.bounds import proven_step_size, sufficient_k
@@ -239,7 +241,7 @@ Markdown(
 # ## Many small steps
 #
 # A long step can do what the gradient does not say: it leaves the region that the gradient describes.
-# We go the same way in small steps of the same total length, and also prolong the one long step.
+# We take small steps of the same total step size, and also prolong the one long step. The total step size is the time of the ascent; the distance covered is another number, as gradients shrink and turn.
 
 # %%
 flow = ascend(world, theta, PassAtK(k), step_size=8 * step_size / small_steps, steps=small_steps)
@@ -251,7 +253,7 @@ for j in (1, k):
     ways[f"pass@{j}, one step"] = torch.stack([ray.pass_at_k(j)[1] for ray in rays])
 ways.iloc[:: small_steps // 4].round(4)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@k ascent by small steps (solid) and by one step of the same length (dotted). Both lower pass@1 at first. One very long step jumps over to the mirror image, where the hard prompt is solved and the easy one is not: pass@1 comes back and pass@k is lost. The vertical line is the paper's step.", "name": "fig-toy-steps"}, "image": {"alt": "Two panels: pass@1 and pass@k against the length of the way, for small steps and for one step."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@k ascent by small steps (solid) and by one step of the same total step size (dotted). Both lower pass@1 at first. One very long step jumps over to the mirror image, where the hard prompt is solved and the easy one is not: pass@1 comes back and pass@k is lost. The vertical line is the paper's step.", "name": "fig-toy-steps"}, "image": {"alt": "Two panels: pass@1 and pass@k against the total step size, for small steps and for one step."}}
 
 
 def draw(axes):
@@ -262,13 +264,58 @@ def draw(axes):
                 ax, lengths, values, of=f"pass@{j}", exact=True, label=kind, linestyle=dash
             )
         ax.axvline(step_size, color=figures.COLOURS["neutral"], linewidth=1)
-        ax.set(xlabel="length of the way (step size)", ylabel=f"pass@{j}")
+        ax.set(xlabel="total step size", ylabel=f"pass@{j}")
     figures.legend(axes[1], loc=(0.17, 0.08))
 
 
 last = ways.iloc[-1]
-alt = f"After a way of {lengths[-1]:g}, small steps: pass@1 {last['pass@1, small steps']:.3f}, pass@{k} {last[f'pass@{k}, small steps']:.3f}; one step: {last['pass@1, one step']:.3f} and {last[f'pass@{k}, one step']:.3f}."
+alt = f"After a total step size of {lengths[-1]:g}, small steps: pass@1 {last['pass@1, small steps']:.3f}, pass@{k} {last[f'pass@{k}, small steps']:.3f}; one step: {last['pass@1, one step']:.3f} and {last[f'pass@{k}, one step']:.3f}."
 figures.show(draw, alt=alt, data=ways, ncols=2, size=(7, 3))
+
+# %% [markdown]
+# ### The long horizon
+#
+# The last figure stops where pass@1 looks settled. It is not: the features of the two prompts differ, so a steep enough slope solves both.
+# We follow the ascent with steps that go to zero, by a solver of differential equations, over a much longer time.
+
+# %%
+times = np.logspace(0, 4, 161)
+path = solve_ivp(
+    lambda _, at: world.objective_gradient(at.tolist(), PassAtK(k))[1].numpy(),
+    (0, times[-1]),
+    np.array(theta),
+    method="LSODA",
+    t_eval=times,
+    rtol=1e-8,
+    atol=1e-10,
+)
+long_run = pd.DataFrame({"time": times})
+for j in (1, k):
+    long_run[f"pass@{j}"] = [
+        float(world.masses @ PassAtK(j).value(world.success(at.tolist()))) for at in path.y.T
+    ]
+
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@k ascent on the two prompts over a long time (logarithmic axis). The thin line is pass@1 at the start. Pass@1 falls early, and comes back much later.", "name": "fig-toy-long"}, "image": {"alt": "Pass@1 and pass@k along pass@k ascent against time on a logarithmic axis."}}
+def draw(ax):
+    for j in (1, k):
+        figures.curve(ax, times, long_run[f"pass@{j}"], of=f"pass@{j}", exact=True)
+    ax.axhline(float(flow.pass_at_k(1)[0]), color=figures.COLOURS["neutral"], linewidth=1)
+    ax.set(xscale="log", xlabel="total step size", ylabel="value")
+    figures.legend(ax)
+
+
+early = long_run["pass@1"].min()
+alt = f"Pass@1 starts at {float(flow.pass_at_k(1)[0]):.3f}, falls to {early:.3f} and is {long_run['pass@1'].iloc[-1]:.3f} at the end, a total step size of {times[-1]:,.0f}."
+figures.show(draw, alt=alt, data=long_run, size=(6, 3.2))
+
+# %% tags=["hide-input"]
+again = long_run[(long_run["pass@1"] >= float(flow.pass_at_k(1)[0])) & (times > 40)]
+Markdown(
+    f"Pass@1 is {float(flow.pass_at_k(1)[0]):.3f} at the start, {early:.3f} at its lowest, and {long_run['pass@1'].iloc[-1]:.3f} after a total step size of {times[-1]:,.0f}. "
+    + (f"It is back at its start after about {again['time'].iloc[0]:,.0f}. " if len(again) else "")
+    + "The loss is real and lasts long, but it is not the end. {ref}`sec-dynamics` says when a loss stays."
+)
 
 # %% [markdown]
 # ## A population of prompts
@@ -278,8 +325,10 @@ figures.show(draw, alt=alt, data=ways, ncols=2, size=(7, 3))
 # `GaussianBandit` takes the means over prompts by quadrature; its "prompts" are the nodes.
 # The kernel below is that of prompts drawn from the population, for the eye only.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Cosine kernel of sampled prompts, sorted by kind and feature. Prompts of one kind mostly help each other (blue), prompts of different kinds mostly harm each other (orange).", "name": "fig-toy-kernel"}, "image": {"alt": "Heat map of the cosine kernel: blocks of one kind mostly positive, blocks of different kinds mostly negative."}}
+# %%
 population = GaussianBandit(separation, hard_fraction)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Cosine kernel of sampled prompts, sorted by kind and feature. Prompts of one kind mostly help each other (blue), prompts of different kinds mostly harm each other (orange).", "name": "fig-toy-kernel"}, "image": {"alt": "Heat map of the cosine kernel: blocks of one kind mostly positive, blocks of different kinds mostly negative."}}
 sample = population.sample(num_easy_shown, num_hard_shown, seed=seed)
 gram = sample.kernel(theta)
 lengths_of_gradients = gram.diagonal().sqrt()
@@ -318,7 +367,7 @@ for bias in axis:
         plane.append((bias.item(), slope.item(), *levels, here.inner_product[1].item()))
 plane = pd.DataFrame(plane, columns=["bias", "slope", "pass@1", "pass@k", "inner product"])
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@1 (left) and pass@k (right) over the two parameters of the policy. Grey: the gradients of the two conflict. Pass@k ascent (line, from the dot to the cross) goes down pass@1 to a policy near the origin, which hedges: it answers either way with a probability of about one half.", "name": "fig-toy-plane"}, "image": {"alt": "Two contour maps over the parameter plane with the conflict region shaded and the path of ascent."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@1 (left) and pass@k (right) over the two parameters of the policy. Grey: the gradients of the two conflict. Pass@k ascent (line, from the dot to the cross) lowers pass@1 to a policy near the origin, which hedges: it answers either way with a probability of about one half.", "name": "fig-toy-plane"}, "image": {"alt": "Two contour maps over the parameter plane with the conflict region shaded and the path of ascent."}}
 grids = {
     name: plane.pivot(index="slope", columns="bias", values=name) for name in plane.columns[2:]
 }
@@ -498,8 +547,8 @@ Markdown(
 # %% [markdown]
 # ## Scope
 #
-# - The example has two parameters and features that cannot separate the two kinds. With features far apart the conflict vanishes (see {ref}`ex-toy-separation`).
-# - In this example pass@k ascent ends in a policy that hedges. In a model that can tell its prompts apart the loss of pass@1 may be a matter of the way only.
+# - The example has two parameters. In the population the features cannot separate the two kinds. With features far apart the conflict vanishes (see {ref}`ex-toy-separation`).
+# - In the population pass@k ascent ends in a policy that hedges. The two prompts are another case: their features differ, and pass@1 comes back after a long time, as {numref}`fig-toy-long` shows and {prf:ref}`prop-transient` proves.
 # - A conflict of the gradients is a statement about small steps. {numref}`fig-toy-steps` shows how long steps differ.
 # - Conflict between tasks that share parameters was known before: as ray interference {cite}`schaul2019ray`, and, for language models and in the opposite direction (pass@1 training costs pass@k), by {cite:t}`nguyen2025boundary`.
 # - How pass@k is ascended with samples is another subject; see {cite:t}`walder2025pkpo`.

@@ -7,7 +7,7 @@ weights :math:`w_k(x) = k (1 - p(x))^{k - 1}` (paper, Proposition 4.1),
    \langle \nabla J_k, \nabla J_1 \rangle = E[w_k a]
    = E[w_k] \, \|\nabla J_1\|^2 + \mathrm{cov}(w_k, a).
 
-The two gradients conflict where this is negative: a step up pass@k then goes down pass@1.
+The two gradients conflict where this is negative: a step up pass@k then lowers pass@1.
 """
 
 from __future__ import annotations
@@ -179,7 +179,8 @@ def conflict(
     1.2364
     """
     orders = real_orders(ks)
-    theta = world.parameters(theta)
+    if theta is not None:  # the world's own parameters need no copy
+        theta = world.parameters(theta)
     success = world.success(theta)
     weights = torch.stack([PassAtK(k).weight(success) for k in orders])
     products = world.gradient_products(theta, world.masses, world.masses * weights)

@@ -63,7 +63,7 @@ class ObjectiveMap:
 
     @property
     def conflicts(self) -> Tensor:
-        """<grad J_f, grad J_g> < 0, (K, K): a small enough step up one goes down the other."""
+        """<grad J_f, grad J_g> < 0, (K, K): a small enough step up one lowers the other."""
         return self.inner_products < 0
 
     @property

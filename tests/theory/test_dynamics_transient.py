@@ -47,7 +47,7 @@ def test_without_separation_it_does_not():
 
 
 @pytest.mark.parametrize("start", [(-2.0, -2.0), (-2.0, 0.0), (3.0, -1.0)])
-@pytest.mark.parametrize("k", [2, 5])
+@pytest.mark.parametrize("k", [1, 2, 5])
 def test_the_flow_solves_both_prompts(start, k):
     rates, _ = flow(TwoPointBandit(1.0, 0.4), start, k, steps=3000)
     assert (rates[-1] > 0.999).all()

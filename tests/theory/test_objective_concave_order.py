@@ -53,6 +53,38 @@ def crossing_once(drawn):
 
 
 @settings(deadline=None, max_examples=300)
+@given(
+    drawn=prompts,
+    ratios=numbers(0.01, 100, SIZE),
+    weights=numbers(0.01, 100, SIZE),
+    share=st.floats(0, 1),
+)
+def test_the_bound_holds_at_every_crossing_where_the_ratio_falls_through_it(
+    drawn, ratios, weights, share
+):
+    """t is any number between the last prompt against and the first one for, and r falls at t."""
+    _, a, masses, place = crossing_once(drawn)
+    assume(0 < place < SIZE)
+    ratio = torch.tensor(sorted(ratios, reverse=True), dtype=torch.float64)
+    w_g = torch.tensor(weights, dtype=torch.float64)
+    at_crossing = float(ratio[place] + share * (ratio[place - 1] - ratio[place]))
+    of_f, of_g = float(masses @ (ratio * w_g * a)), float(masses @ (w_g * a))
+    assert of_f <= at_crossing * of_g + 1e-9
+
+
+def test_a_ratio_that_falls_on_the_prompts_alone_does_not_bound_at_a_crossing_between_them():
+    """The premise at t is needed: w_f dips to 0.1 at t = 0.5, where no prompt lies."""
+    world = Line([0.2, 0.8], [-0.1, 1.0], [0.5, 0.5])
+    agreement = float(world.masses @ world.slopes) * world.slopes
+    w_f, w_g = torch.tensor([2.0, 1.0], dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    of_f, of_g = float(world.masses @ (w_f * agreement)), float(world.masses @ (w_g * agreement))
+    assert (w_f / w_g).diff() < 0  # more concave on the success rates
+    assert of_f > 0.1 / 1.0 * of_g  # and the bound with rho = w_f(t) / w_g(t) is false
+    for rho in (2.0, 1.5, 1.0):  # between the two prompts' ratios it is true
+        assert of_f <= rho * of_g + 1e-12 or rho < 1.0
+
+
+@settings(deadline=None, max_examples=300)
 @given(drawn=prompts, ratios=numbers(0.01, 100, SIZE), weights=numbers(0.01, 100, SIZE))
 def test_the_bound_holds_for_any_falling_ratio_of_weights(drawn, ratios, weights):
     _, a, masses, place = crossing_once(drawn)

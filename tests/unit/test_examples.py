@@ -112,7 +112,7 @@ def test_the_settings_of_the_large_run_change_no_objective(script, tmp_path):
     # Six processes, as the configurations have them, fill whole groups.
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps * 6 % 32 == 0
     changed = script("train_8b").settings(
-        str(tmp_path), 32, 160, [198], vllm_importance_sampling_correction=True, **on_cpu
+        str(tmp_path), 32, 160, [198], vllm_importance_sampling_correction=False, **on_cpu
     )
     found = [one.setting for one in find_biases(changed, "grpo")]
     assert found == ["vllm_importance_sampling_correction"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from passgrad.errors import UserError
 from passgrad.objectives import Objective, PassAtK
 from passgrad.progress import Progress
-from passgrad.worlds.base import World
+from passgrad.worlds.base import World, first_not_finite
 
 
 class Direction(Protocol):
@@ -159,7 +159,7 @@ def _check_size(step_size: float) -> float:
 
 
 def _check_finite(values: Tensor, objective: Objective | Direction, step: int, remedy: str) -> None:
-    if not torch.isfinite(values).all():
+    if first_not_finite(values) is not None:
         raise UserError(
             f"the ascent on {objective.label} left the finite numbers at step {step}: {remedy}"
         )

@@ -136,11 +136,11 @@ def check_aggregator(aggregator: str) -> None:
 def check_keep(keep: float, aggregator: str) -> float:
     """The share of a gain that ``aggregator`` is to keep, as a float.
 
-    :raises UserError: For what is no finite share of at least 0, and a share above 0 with another
+    :raises UserError: For what is no share from 0 to 1, and for a share above 0 with another
         aggregator than ``"constrained"``.
     """
-    if isinstance(keep, bool) or not isinstance(keep, Real) or not 0 <= keep < math.inf:
-        raise UserError(f"keep must be a share of at least 0, got {keep!r}")
+    if isinstance(keep, bool) or not isinstance(keep, Real) or not 0 <= keep <= 1:
+        raise UserError(f"keep must be a share of a gain, from 0 to 1, got {keep!r}")
     if keep and aggregator != "constrained":
         raise UserError(f"keep belongs to 'constrained': leave it out with {aggregator!r}")
     return float(keep)

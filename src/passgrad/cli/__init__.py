@@ -24,6 +24,7 @@ from passgrad.cli.models import models_app
 from passgrad.cli.notebooks import book, run
 from passgrad.cli.plan import plan
 from passgrad.cli.sweep import sweep
+from passgrad.cli.train import train
 from passgrad.errors import UserError
 
 # typer carries its own copy of click from 0.27 on; its public BadParameter leads to the base
@@ -42,7 +43,20 @@ app = typer.Typer(
     "`make book` does the rest.",
 )
 app.add_typer(models_app, name="models")
-for command in (measure, logs, plan, run, sweep, book, verify, witness, audit, reproduce, doctor):
+for command in (
+    measure,
+    logs,
+    plan,
+    train,
+    run,
+    sweep,
+    book,
+    verify,
+    witness,
+    audit,
+    reproduce,
+    doctor,
+):
     app.command(cls=Headed)(command)
 
 
@@ -67,6 +81,7 @@ def _options(
 # How to go on with what was stopped.
 _AFTER_A_STOP = {
     "measure": "; what is done is kept: call it again with --resume",
+    "train": "; what is done is kept: call it again",
     "sweep": "; runs that are done are kept: call it again",
     "book": "; chapters that are done are kept: call it again",
     "reproduce": "; commands that are done are kept: call it again",

@@ -23,7 +23,7 @@ def models_list() -> None:
     for name, entry in models.MODELS.items():
         state = "in the cache" if models.is_fetched(name) else "not fetched"
         note = getattr(entry, "description", "")
-        typer.echo(f"{name:16}  {state:14}  {note}".rstrip())
+        typer.echo(f"{name:20}  {state:14}  {note}".rstrip())
     typer.echo("Any name on the Hugging Face hub or any local folder can be loaded too;")
     typer.echo("which architectures have been tried, and how they run: book/architectures.md.")
 

@@ -71,12 +71,6 @@ class ParameterLayout:
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
 
-    def leaves(self, theta: Tensor) -> dict[str, Tensor]:
-        """Named views that record gradients. Each is a leaf of its own: a gradient through
-        ``theta`` itself would fill one vector of length d for every parameter.
-        """
-        return {name: view.detach().requires_grad_() for name, view in self.views(theta).items()}
-
     @torch.no_grad()
     def load(self, model: nn.Module, theta: Tensor) -> None:
         """Write theta into the model."""

@@ -189,7 +189,22 @@ def band(
     critical = simultaneous_critical(correlation, counts.num_prompts - 1, level, **draw)
     phi = dispersion(counts, ks, prompts)
     low, high = score_interval(counts.mean(values), phi, counts.num_prompts, critical[..., None])
-    return low, high, critical
+    return *monotone(low, high, ks), critical
+
+
+def monotone(
+    low: NDArray[np.float64], high: NDArray[np.float64], ks: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The part of a band (..., K) in which a curve that does not fall with k can lie.
+
+    pass@k does not fall with k. So a curve in the band is at each k at least as high as all lower
+    ends before it, and at most as high as all upper ends after it: no coverage is lost.
+    """
+    order = np.argsort(ks, kind="stable")
+    low, high = low.copy(), high.copy()
+    low[..., order] = np.maximum.accumulate(low[..., order], axis=-1)
+    high[..., order[::-1]] = np.minimum.accumulate(high[..., order[::-1]], axis=-1)
+    return low, high
 
 
 def bootstrap_interval(
@@ -242,8 +257,8 @@ def pass_at_k_band(
     probability ``level``.
 
     Score intervals as in :func:`pass_at_k_interval`, with the quantile of the largest studentised
-    deviation over ``ks`` in place of the t quantile; ``seed`` and ``draws`` are of the random
-    numbers that give this quantile.
+    deviation over ``ks`` in place of the t quantile, cut to what a curve that does not fall with k
+    can reach; ``seed`` and ``draws`` are of the random numbers that give this quantile.
 
     :raises UserError: As :func:`pass_at_k_interval`.
 

@@ -32,7 +32,7 @@ class ConflictCallback(TrainerCallback):  # type: ignore[misc]
       told from 0 by their spread, in the plain metric; not logged before, nor where the estimates
       contradict each other (a ratio beyond 1);
     - ``optimizer_cosine``: that in the metric of the optimiser, with ``ConflictFree``, and
-      ``optimizer_metric``, 1 where its coefficients are of that metric and 0 where of the plain;
+      ``in_metric_of_optimizer``, 1 where its coefficients are of that metric, 0 where plain;
     - ``negative_agreement``: the share of prompts whose success falls along the gradient of pass@1
       over other prompts; single products are noisy, which draws the share towards a half;
     - ``predicted_change``: of pass@1 since the last measurement, to first order:

@@ -77,6 +77,18 @@ def optimiser_metric(
     return diagonal.div_(length.to(diagonal)), name
 
 
+def metric_note(optimizer: Any) -> str:
+    """One line on the metric that a measurement takes, for the record of a run."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    name = type(optimizer).__name__
+    if type(optimizer) is torch.optim.SGD:
+        return "plain, which is that of SGD"
+    if type(optimizer) in _SECOND:
+        return f"that of {name}; plain until its first step"
+    return f"plain, since the metric of {name} is not known: it holds for steps along the gradient"
+
+
 def _second(optimizer: Any, parameter: nn.Parameter, group: Mapping[str, Any]) -> Tensor:
     """The second moments of the local share of a parameter, without the bias of the start; zeros
     before its first gradient.

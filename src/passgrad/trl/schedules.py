@@ -228,6 +228,57 @@ class AdaptiveK(Plan):
         return f"pass@k, k adapted on the ladder {', '.join(map(str, self.ladder))}"
 
 
+class AfterSteps(Plan):
+    r"""Pass@k for some steps, and then pass@k or a mixture, by the sign that was measured.
+
+    A hard family whose success rate is near 0 has hardly a gradient at the start: its conflict with
+    the rest begins when training has found it, and the sign of
+    :math:`\langle \nabla J_k, \nabla J_1 \rangle` tells more after some steps than before them.
+    Once ``steps`` batches are measured the mean of their products decides, for good: pass@k where
+    it is above zero, and the mixture otherwise.
+
+    :param mixture: The share of pass@1 in it.
+    :param steps: Batches that are measured, each of them, before the decision.
+    """
+
+    def __init__(self, k: int = 8, *, steps: int = 10, mixture: float = 0.5) -> None:
+        self.k, self.steps = count(k), count(steps, "steps")
+        if self.k == 1:
+            raise UserError("pass@1 has no conflict with itself: k must be at least 2")
+        if not 0 < mixture <= 1:
+            raise UserError(f"mixture is the share of pass@1, above 0 and up to 1; got {mixture!r}")
+        self.mixture = float(mixture)
+        self.decision: str | None = None
+
+    @property
+    def orders(self) -> tuple[int, ...]:
+        return (1, self.k)
+
+    @property
+    def measured(self) -> int | None:
+        return self.k if self.decision is None else None
+
+    def weights(self, progress: float) -> dict[int, float]:
+        share = self.mixture if self.decision == "mixture" else 0.0
+        return {1: share, self.k: 1 - share} if share else {self.k: 1.0}
+
+    def observe(self, gram: RunningGram) -> None:
+        if self.decision is None and gram.count >= self.steps:
+            self.decision = "pass@k" if float(gram.mean[0, 1]) > 0 else "mixture"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"decision": self.decision}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.decision = state["decision"]
+
+    def describe(self) -> str:
+        return (
+            f"pass@{self.k} for {self.steps} steps, then pass@{self.k}, or with a share of "
+            f"{self.mixture:g} of pass@1 where their product is not above 0"
+        )
+
+
 def as_plan(k: Any) -> Plan:
     """The plan that a trainer's ``k`` stands for: an order, a mixture, or a plan itself."""
     return k if isinstance(k, Plan) else FixedK(k)

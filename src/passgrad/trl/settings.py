@@ -286,16 +286,49 @@ def _grpo(args: Any) -> Iterator[Finding]:
         )
     if args.delta is not None and args.delta <= 1:
         yield Finding("delta", args.delta, "clips the ratio of samples that are on policy")
-    if args.use_vllm and args.vllm_importance_sampling_correction:
+    if args.use_vllm:
+        yield from _two_engines(args)
+
+
+def _two_engines(args: Any) -> Iterator[Finding]:
+    """Completions are drawn from the law of vLLM, and the trainer differentiates its own. The ratio
+    of the two, of whole completions and without a bound, makes the mean right.
+    """
+    if not args.vllm_importance_sampling_correction:
         yield Finding(
             "vllm_importance_sampling_correction",
-            True,
-            f"({args.vllm_importance_sampling_mode}) truncates or drops completions by the ratio "
-            "of the two engines",
+            False,
+            "differentiates another law than vLLM draws from; take True with "
+            "vllm_importance_sampling_mode='sequence_mask' and vllm_importance_sampling_clip_max="
+            "None",
         )
+        return
+    mode = args.vllm_importance_sampling_mode
+    if not mode.startswith("sequence"):
+        yield Finding(
+            "vllm_importance_sampling_mode",
+            mode,
+            "weighs each token by its own ratio, which is not that of the completion; take "
+            "'sequence_mask'",
+        )
+    for name in ("vllm_importance_sampling_clip_min", "vllm_importance_sampling_clip_max"):
+        bound = getattr(args, name)
+        if bound is not None:
+            verb = "drops" if mode.endswith("mask") else "truncates the ratio of"
+            yield Finding(
+                name, bound, f"{verb} completions whose ratio of the two engines is beyond it; "
+                "take None",
+            )  # fmt: skip
 
 
 def _rloo(args: Any) -> Iterator[Finding]:
+    if args.use_vllm:
+        yield Finding(
+            "use_vllm",
+            True,
+            "differentiates another law than vLLM draws from, and RLOOTrainer has no correction; "
+            "take PassKGRPOTrainer",
+        )
     if args.reward_clip_range is not None:
         yield Finding(
             "reward_clip_range",

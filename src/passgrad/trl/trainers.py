@@ -38,10 +38,11 @@ from passgrad.files import write_atomic
 from passgrad.trl import settings
 from passgrad.trl.callback import ConflictCallback
 from passgrad.trl.conflict_free import ConflictFree
+from passgrad.trl.evaluation import held_out_metrics
 from passgrad.trl.groups import group_advantages, group_deviation, group_rewards, max_at_k
 from passgrad.trl.meter import Batch, batch_of, half_gradients, measure_gram
-from passgrad.trl.metric import optimiser_metric
-from passgrad.trl.schedules import AdaptiveK, Plan, as_plan
+from passgrad.trl.metric import local, metric_note, optimiser_metric
+from passgrad.trl.schedules import AdaptiveK, AfterSteps, Plan, as_plan
 from passgrad.worlds.base import inner_product
 
 #: beside the files of transformers in every checkpoint
@@ -106,6 +107,7 @@ class PassKMixin:
             chosen if chosen.unbiased and chosen.takes == "k" else get_estimator("pkpo-loo1")
         )
         self._raw_rewards: Tensor | None = None
+        self._held_out: list[Tensor] = []
         self._batches = 0
         self._measured_order: int | None = None
         self._before: Tensor | None = None
@@ -129,7 +131,7 @@ class PassKMixin:
     def _check_halves(self, args: Any) -> None:
         """Raise UserError where halves of the completions are needed and too small."""
         plan = self.plan
-        if not isinstance(plan, ConflictFree | AdaptiveK):
+        if not isinstance(plan, ConflictFree | AdaptiveK | AfterSteps):
             return
         halved = isinstance(plan, ConflictFree) and (plan.per_prompt or plan.split == "completions")
         if halved or args.generation_batch_size < 2 * args.num_generations:
@@ -144,6 +146,7 @@ class PassKMixin:
     # Attributes of TRL's trainers, for the type checker.
     model: Any
     args: Any
+    optimizer: Any
     state: Any
     accelerator: Any
     callback_handler: Any
@@ -166,6 +169,8 @@ class PassKMixin:
         if clip := getattr(self.args, "reward_clip_range", None):
             rewards = rewards.clamp(*clip)
         self._log_success(metrics, rewards)
+        if not training:
+            self._held_out.append(rewards)
         weights = self._weights(metrics)
         try:
             values, dropped = group_advantages(rewards, weights, self.estimator)
@@ -175,6 +180,7 @@ class PassKMixin:
             return output  # too few samples in evaluation, where nothing is updated
         metrics["passk/dropped_groups"].append(float(dropped))
         if training:
+            self._log_silent(metrics, rewards, values)
             values = self._measure(output, rewards, values, metrics)
         self._replace(output, self._in_trl_units(values, rewards))
         return output
@@ -186,6 +192,8 @@ class PassKMixin:
         if total:
             metrics["passk/k"].append(sum(k * c for k, c in weights.items()) / total)
         metrics["passk/biased_settings"].append(float(len(self.biased)))
+        if isinstance(self.plan, AfterSteps):
+            metrics["passk/share_of_pass@1"].append(weights.get(1, 0.0))
         if isinstance(self.plan, ConflictFree) and not self.plan.per_prompt:
             metrics["conflict/coefficient_1"].append(weights[1])
             metrics["conflict/coefficient_k"].append(weights[self.plan.k])
@@ -198,6 +206,29 @@ class PassKMixin:
             value = float(max_at_k(rewards, k).nanmean())
             if value == value:
                 metrics[f"passk/pass@{k}"].append(value)
+
+    def _log_silent(self, metrics: Any, rewards: Tensor, values: Tensor) -> None:
+        """The shares of groups that do not move anything, in all and for each order alone."""
+        metrics["passk/silent_groups"].append(float((values == 0).all(1).double().mean()))
+        if self.estimator.takes == "k":
+            for k in sorted({1, *self.plan.orders}):
+                own, _ = group_advantages(rewards, {k: 1.0}, self.estimator)
+                metrics[f"passk/silent_groups@{k}"].append(float((own == 0).all(1).double().mean()))
+
+    def evaluation_loop(self, dataloader: Any, *positional: Any, **named: Any) -> Any:
+        """TRL's, and pass@1 and pass@k of the prompts with 95 % intervals among its metrics."""
+        self._held_out = []
+        output = super().evaluation_loop(dataloader, *positional, **named)  # type: ignore[misc]
+        prefix = named.get("metric_key_prefix", "eval")
+        if self._held_out:
+            rewards = torch.cat(self._held_out)
+            if hasattr(dataloader.dataset, "__len__"):
+                # Several processes fill up the last batch with prompts that were seen already.
+                rewards = rewards[: len(dataloader.dataset)]
+            orders = (k for k in {1, *self.plan.orders} if k <= rewards.shape[1])
+            found = held_out_metrics(rewards, orders)
+            output.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        return output
 
     def _measure(self, output: Any, rewards: Tensor, values: Tensor, metrics: Any) -> Tensor:
         """Measure the conflict where it is due; the advantages, weighed by prompts if asked for."""
@@ -219,24 +250,23 @@ class PassKMixin:
             self._measured_order = order
         order = max(order, 1)
         batch = batch_of(self, output, rewards)
-        metric = self._metric(plan, batch) if isinstance(plan, ConflictFree) else None
         found = measure_gram(
             batch,
             order,
             self._unbiased,
             getattr(plan, "split", "prompts"),
             by_prompt=bool(self._watchers),
-            metric=metric,
+            metric=self._metric(batch),
         )
         self.conflict.update(found.gram)
-        report = self._report(found, rewards, order)
+        report = self._report(found, rewards, order, batch)
         if isinstance(plan, ConflictFree) and not plan.per_prompt:
+            report["in_metric_of_optimizer"] = float(found.scaled is not None)
             if found.scaled is None:
                 plan.take(found.gram, "plain")
             else:
                 plan.take(found.scaled, "optimizer")
                 report["optimizer_cosine"] = plan.gram.cosine()
-            report["optimizer_metric"] = float(found.scaled is not None)
         elif plan.measured is not None:
             plan.observe(self.conflict)
         for name, value in report.items():
@@ -246,15 +276,16 @@ class PassKMixin:
             watcher.record(self.state.global_step, report)
         return values
 
-    def _metric(self, plan: ConflictFree, batch: Batch) -> Tensor | None:
-        """The optimiser's, if it is asked for and known; what is taken instead is said once."""
-        if plan.metric != "optimizer":
+    def _metric(self, batch: Batch) -> Tensor | None:
+        """The optimiser's, where ``ConflictFree`` asks for it and it is known.
+
+        What is taken instead is said once.
+        """
+        if not isinstance(self.plan, ConflictFree) or self.plan.metric == "plain":
             return None
         add_up = batch.add_up if batch.sharded else None
-        metric, reason = optimiser_metric(self.optimizer, batch.parameters, add_up)  # type: ignore
-        # Before the first step that is so in every run; the log says it in optimizer_metric.
-        said = not reason or reason.endswith(" yet") or reason in self._said
-        if metric is None and not said:
+        metric, reason = optimiser_metric(self.optimizer, batch.parameters, add_up)
+        if metric is None and reason and reason not in self._said:
             self._said.add(reason)
             warnings.warn(f"ConflictFree measures in the plain metric: {reason}", stacklevel=2)
         return metric
@@ -268,7 +299,7 @@ class PassKMixin:
             every.append(self.plan.every)
         return any((self._batches - 1) % one == 0 for one in every)
 
-    def _report(self, found: Any, rewards: Tensor, order: int) -> dict[str, float]:
+    def _report(self, found: Any, rewards: Tensor, order: int, batch: Batch) -> dict[str, float]:
         """What one measurement says; nan for what it does not."""
         gram, mean = found.gram, self.conflict.mean
         error = float(self.conflict.error[0, 1])
@@ -291,15 +322,19 @@ class PassKMixin:
         if any(one.predict for one in self._watchers):
             now = self._flat_parameters()
             if self._before is not None:
-                report["predicted_change"] = inner_product(
-                    found.gradients[0], (now - self._before).to(found.gradients)
-                )
+                change = inner_product(found.gradients[0], (now - self._before).to(found.gradients))
+                if batch.sharded and batch.add_up is not None:
+                    share = torch.tensor(change, dtype=torch.float64, device=now.device)
+                    change = float(batch.add_up(share))
+                report["predicted_change"] = change
             self._before = now
         return report
 
     @torch.no_grad()
     def _flat_parameters(self) -> Tensor:
-        return torch.cat([one.reshape(-1) for one in self.model.parameters() if one.requires_grad])
+        return torch.cat(
+            [local(one).reshape(-1) for one in self.model.parameters() if one.requires_grad]
+        )
 
     def _in_trl_units(self, values: Tensor, rewards: Tensor) -> Tensor:
         """A -> n A, with what the settings that were let through make of it."""
@@ -330,12 +365,23 @@ class PassKMixin:
         objective = self.plan.describe()
         if self.estimator.takes == "none":
             objective = f"what {self.estimator.name} ascends"
-        return {
+        if isinstance(self.plan, ConflictFree) and self.optimizer is not None:
+            own = self.plan.metric == "optimizer"
+            metric = {"metric": metric_note(self.optimizer) if own else "plain"}
+        else:
+            metric = {}
+        return metric | {
             "objective": objective,
             "estimator": self.estimator.name,
             "scale": self._scale,
             "biased_settings": [str(one) for one in self.biased],
         }
+
+    def create_optimizer(self, *positional: Any, **named: Any) -> Any:
+        """TRL's; the record then says in which metric products are taken."""
+        optimizer = super().create_optimizer(*positional, **named)  # type: ignore[misc]
+        self._write_record(Path(self.args.output_dir))
+        return optimizer
 
     def _write_record(self, folder: Path) -> None:
         if self.args.should_save:

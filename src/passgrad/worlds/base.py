@@ -37,6 +37,18 @@ def inner_product(u: Tensor, v: Tensor) -> float:
     return sum(float(torch.dot(a.double(), b.double())) for a, b in pieces)
 
 
+def first_not_finite(values: Tensor) -> int | None:
+    """The place of the first entry of a (d,) vector that is not finite, None where all are.
+
+    It goes through the vector in pieces: the test by itself would make copies of a whole model.
+    """
+    for number, piece in enumerate(torch.split(values, _CHUNK)):
+        finite = torch.isfinite(piece)
+        if not finite.all():
+            return number * _CHUNK + int((~finite).nonzero()[0, 0])
+    return None
+
+
 @dataclass(frozen=True)
 class GradientProducts:
     """Products of g_k = sum_x weights[k, x] grad p(x) with g = sum_x reference[x] grad p(x)."""
@@ -96,8 +108,8 @@ class World(ABC):
             raise UserError(
                 f"theta has shape {tuple(theta.shape)}, but {name} takes ({self.num_parameters},)"
             )
-        if not torch.isfinite(theta).all():
-            index = int((~torch.isfinite(theta)).nonzero()[0, 0])
+        index = first_not_finite(theta)
+        if index is not None:
             raise UserError(f"theta[{index}] is {theta[index].item()}: every entry must be finite")
         return theta
 
@@ -134,7 +146,6 @@ class World(ABC):
         This default costs one vjp a row and holds two gradients at a time. A world with a cheap
         kernel can use <g_k, g> = weights[k] K reference and ||g_k||^2 = weights[k] K weights[k].
         """
-        theta = self.parameters(theta)
         gradient = self.vjp(theta, reference[None])[1][0]
         inner, squares = [], []
         for row in weights:

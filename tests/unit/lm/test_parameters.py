@@ -38,18 +38,6 @@ def test_flatten_copies_and_views_do_not(tiny_model):
     assert not (dict(model.named_parameters())[name] == 7).any()
 
 
-def test_leaves_record_gradients_each_for_itself(tiny_model):
-    layout = ParameterLayout(tiny_model())
-    theta = torch.ones(layout.num_parameters, dtype=torch.float64)
-    leaves = layout.leaves(theta)
-    total = sum((place + 1) * leaf.sum() for place, leaf in enumerate(leaves.values()))
-    gradients = torch.autograd.grad(total, list(leaves.values()))
-    for place, (leaf, gradient) in enumerate(zip(leaves.values(), gradients, strict=True)):
-        assert leaf.is_leaf
-        assert (gradient == place + 1).all()
-    assert not theta.requires_grad
-
-
 def test_mixed_dtypes_are_refused():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2).double())
     with pytest.raises(UserError, match="dtypes .*float32.*float64.*; load it in one dtype"):

@@ -2,12 +2,14 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binom, t
 
 from passgrad.errors import UserError
 from passgrad.metrics import pass_at_k
 from passgrad.stats import pass_at_k_band, pass_at_k_interval, success_interval
-from passgrad.stats.intervals import correlation_of, dispersion, simultaneous_critical
+from passgrad.stats.intervals import correlation_of, dispersion, monotone, simultaneous_critical
 from passgrad.stats.tally import tally
 
 COUNTS = np.random.default_rng(1).binomial(16, np.linspace(0.02, 0.95, 80))
@@ -154,3 +156,31 @@ def test_bad_arguments_are_refused(options, message):
 def test_a_band_refuses_another_reading():
     with pytest.raises(UserError, match="prompts must be"):
         pass_at_k_band(16, COUNTS, KS, prompts="some")
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    counts=st.lists(st.integers(0, 16), min_size=3, max_size=40),
+    order=st.permutations([1, 2, 5, 8, 16]),
+)
+def test_a_band_rises_with_k_and_holds_its_estimate(counts, order):
+    rising = pass_at_k_band(16, counts, order, draws=200).to_frame().sort_values("k")
+    for column in ("low", "high"):
+        assert (rising[column].diff().dropna() >= 0).all()
+    assert (rising["low"] <= rising["estimate"] + 1e-12).all()
+    assert (rising["estimate"] <= rising["high"] + 1e-12).all()
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    ends=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=4, max_size=4),
+    curve=st.lists(st.floats(0, 1), min_size=4, max_size=4).map(sorted),
+    order=st.permutations(range(4)),
+)
+def test_a_monotone_band_holds_every_rising_curve_that_the_band_held(ends, curve, order):
+    order = np.array(order)
+    low, high = (np.array(e) for e in zip(*map(sorted, ends), strict=True))
+    curve = np.array(curve)
+    held = ((low <= curve) & (curve <= high)).all()
+    cut_low, cut_high = monotone(low[order], high[order], order + 1)
+    assert ((cut_low <= curve[order]) & (curve[order] <= cut_high)).all() == held

@@ -1,4 +1,4 @@
-"""verl and rllm are not installed: what they call is called as they call it."""
+"""What other trainers call, called as they call it. Their own code is in tests/adapters."""
 
 import sys
 import types
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from passgrad import UserError, advantages
-from passgrad.trl import register_rllm, register_verl
+from passgrad.trl import register_rllm, register_skyrl, register_verl, slime_rewards
 from passgrad.trl.adapters import rllm_estimator, verl_estimator
 
 REWARDS = torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0]]).double()
@@ -55,19 +55,46 @@ def test_registering(monkeypatch):
     for name in ("verl", "verl.trainer", "verl.trainer.ppo"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "verl.trainer.ppo.core_algos", verl)
-    rllm = types.ModuleType("rllm")
+    rllm = types.ModuleType("rllm.trainer.algorithms.advantage")
     rllm.register_adv_estimator = register
-    monkeypatch.setitem(sys.modules, "rllm", rllm)
+    for name in ("rllm", "rllm.trainer", "rllm.trainer.algorithms"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "rllm.trainer.algorithms.advantage", rllm)
     assert register_verl("passk8", 8) is known["passk8"]
     assert register_rllm("passk4", 4) is known["passk4"]
     assert known["passk4"]([np.array([1.0, 0, 0, 0, 0])])[0][0].shape == (5,)
 
 
 def test_without_the_packages():
-    for register, name in ((register_verl, "verl"), (register_rllm, "rllm")):
-        with pytest.raises(UserError, match=f"{name} is not installed"):
+    for register, name, place in (
+        (register_verl, "verl", "verl.trainer.ppo.core_algos"),
+        (register_skyrl, "skyrl", "skyrl.backends.skyrl_train.utils.ppo_utils"),
+        (register_rllm, "rllm", "rllm.trainer.algorithms.advantage"),
+    ):
+        with pytest.raises(UserError, match=f"{name} has no registry .*{place}.*install it"):
             register()
     from passgrad.trl import AnnealedK
 
     with pytest.raises(UserError, match="schedules live in the trainer"):
         verl_estimator(AnnealedK())
+
+
+def test_slime_by_its_arguments():
+    class Sample:
+        def __init__(self, group, reward):
+            self.group_index, self.reward = group, reward
+
+        def get_reward_value(self, args):
+            return self.reward[args.reward_key] if args.reward_key else self.reward
+
+    order = [0, 4, 1, 5, 2, 6, 3, 7]
+    flat = REWARDS.reshape(-1).tolist()
+    samples = [Sample(place // 4, {"acc": flat[place]}) for place in order]
+    args = types.SimpleNamespace(reward_key="acc")
+    raw, given = slime_rewards(2)(args, samples)
+    assert raw == [flat[place] for place in order]
+    expected = (4 * advantages(REWARDS, 2)).reshape(-1)[torch.tensor(order)]
+    assert given == pytest.approx(expected.tolist())
+    samples[3].group_index = None
+    with pytest.raises(UserError, match="group_index"):
+        slime_rewards(2)(args, samples)

@@ -33,7 +33,7 @@ def two_groups(lab, trainer, step, k, scale=1.0):
 
 
 @pytest.mark.parametrize(
-    ("aggregator", "keep"), [("mgda", 0.0), ("constrained", 0.0), ("constrained", 2.0)]
+    ("aggregator", "keep"), [("mgda", 0.0), ("constrained", 0.0), ("constrained", 1.0)]
 )
 def test_coefficients_come_from_the_batches_before(lab, tiny, tmp_path, aggregator, keep):
     plan = ConflictFree(2, aggregator, every=1, keep=keep, metric="plain")
@@ -229,7 +229,9 @@ def test_the_recipe_explains_what_is_logged(lab, tiny, tmp_path, root):
     logged = {name for log in trainer.state.log_history for name in log}
     ours = {name for name in logged if name.startswith(("passk/", "conflict/"))}
     assert {"passk/k", "conflict/k", "conflict/coefficient_k"} <= ours
-    orders = {f"passk/pass@{k}" for k in (2, 4)}  # the recipe has those of its example
+    orders = {
+        f"passk/{name}@{k}" for name in ("pass", "silent_groups") for k in (2, 4)
+    }  # the recipe has those of its example
     assert ours - orders <= explained
     assert {"conflict/cosine", "conflict/smallest_prompt_weight"} <= explained
     cosines = watcher.to_frame()["cosine"]
@@ -245,8 +247,9 @@ def test_wrong_arguments(lab, tiny, tmp_path):
         ({"aggregator": "constrained", "per_prompt": True}, "takes two objectives"),
         ({"confidence": 1.5}, "confidence must"),
         ({"keep": 0.5}, "keep belongs to 'constrained'"),
-        ({"keep": -1, "aggregator": "constrained"}, "keep must be a share"),
-        ({"keep": float("inf"), "aggregator": "constrained"}, "keep must be a share"),
+        ({"keep": -1, "aggregator": "constrained"}, "from 0 to 1"),
+        ({"keep": 2, "aggregator": "constrained"}, "from 0 to 1"),
+        ({"metric": "adam"}, "metric must be"),
     ):
         with pytest.raises(UserError, match=match):
             ConflictFree(**options)
@@ -297,7 +300,7 @@ def test_products_in_the_metric_of_adam(lab, tiny, tmp_path):
         else:
             expected = two_groups(lab, trainer, step, 2, scale.sqrt()) / length
             torch.testing.assert_close(gram, expected, rtol=1e-4, atol=1e-6)
-    assert [log["conflict/optimizer_metric"] for log in trainer.state.log_history[:4]] == [
+    assert [log["conflict/in_metric_of_optimizer"] for log in trainer.state.log_history[:4]] == [
         0, 1, 1, 1
     ]  # fmt: skip
     again = ConflictFree(2, "mgda", every=1)
@@ -315,3 +318,14 @@ def test_another_optimiser_is_measured_plainly_and_says_so(lab, tiny, tmp_path):
         trainer.train()
     assert plan.measured_in == "plain"
     assert plan.gram.count == 2
+
+
+def test_the_plain_metric_on_request(lab, tiny, tmp_path):
+    plan = ConflictFree(2, "constrained", keep=0.5, metric="plain", every=1)
+    trainer = lab.make_trainer(*tiny, tmp_path, k=plan, max_steps=2, optim="adamw_torch")
+    trainer.train()
+    assert plan.measured_in == "plain"
+    record = trainer.record()
+    assert record["metric"] == "plain"
+    assert "0.5 of the gain" in record["objective"]
+    assert trainer.state.log_history[0]["conflict/in_metric_of_optimizer"] == 0

@@ -4,7 +4,7 @@ import torch
 from passgrad import PassAtK, UserError
 from passgrad.ascent.mixing import RunningGram
 from passgrad.objectives import Log, Mixture
-from passgrad.trl.schedules import AdaptiveK, AnnealedK, FixedK, as_plan
+from passgrad.trl.schedules import AdaptiveK, AfterSteps, AnnealedK, FixedK, as_plan
 
 
 def measured(product, spread=0.0, count=4):
@@ -110,3 +110,37 @@ def test_the_state_of_adapting():
     for wrong in ({"k": 0}, {"patience": 0}, {"wait": 1.5}, {"every": 0}, {"confidence": 2}):
         with pytest.raises(UserError, match=f"{next(iter(wrong))} must"):
             AdaptiveK(**wrong)
+
+
+def test_the_sign_after_some_steps_decides_for_good():
+    for sign, expected in ((1, {8: 1.0}), (-1, {1: 0.3, 8: 0.7})):
+        plan = AfterSteps(8, steps=3, mixture=0.3)
+        gram = RunningGram()
+        for step in range(3):
+            assert plan.measured == 8
+            assert plan.weights(0.0) == {8: 1.0}
+            # the first product has the other sign, and the mean decides
+            product = -sign * 0.1 if step == 0 else sign * 1.0
+            gram.update(torch.tensor([[1.0, product], [product, 1.0]]).double())
+            plan.observe(gram)
+        assert plan.weights(0.5) == expected
+        assert plan.measured is None
+        gram.update(torch.tensor([[1.0, -sign * 9.0], [-sign * 9.0, 1.0]]).double())
+        plan.observe(gram)
+        again = AfterSteps(8, steps=3, mixture=0.3)
+        again.load_state_dict(plan.state_dict())
+        assert again.weights(0.9) == plan.weights(0.9) == expected
+
+
+def test_a_run_that_decides(lab, tiny, tmp_path):
+    plan = AfterSteps(2, steps=2)
+    trainer = lab.make_trainer(*tiny, tmp_path, k=plan, max_steps=4, rewards=lab.length_reward)
+    trainer.train()
+    logs = trainer.state.log_history[:4]
+    assert plan.decision in ("pass@k", "mixture")
+    taken = 0.5 if plan.decision == "mixture" else 0.0
+    assert [row["passk/share_of_pass@1"] for row in logs] == [0, 0, taken, taken]
+    assert ["conflict/inner_product" in row for row in logs] == [True, True, False, False]
+    for options, match in (({"k": 1}, "no conflict"), ({"mixture": 0}, "share of pass@1")):
+        with pytest.raises(UserError, match=match):
+            AfterSteps(**options)

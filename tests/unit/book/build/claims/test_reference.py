@@ -72,3 +72,36 @@ def test_a_table_that_was_edited_is_refused(stored):
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(UserError, match=r"seed-0.conflict.parquet was changed by hand"):
         resolve("one/cpu/seed-0:conflict[k=1].cosine")
+
+
+@pytest.fixture
+def three(stored):
+    for seed, value in ((1, 0.2), (2, -0.4)):
+        key = results.Key("one", 1, f"seed-{seed}", {"n": seed})
+        results.obtain(
+            key, lambda v=value: {"conflict": FRAME.assign(cosine=[1.0, v, 0.5])}, recompute=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("over", "text"),
+    [
+        ("median", "−0.07"),
+        ("min", "−0.40"),
+        ("max", "0.20"),
+        ("count", "3.00"),
+        ("negative", "2.00"),
+    ],
+)
+def test_a_summary_is_over_all_results_of_these_names(three, over, text):
+    assert resolve(f"one/cpu/seed-*:conflict[k=10,group=all].cosine|{over}|.2f").text == text
+
+
+def test_a_summary_may_be_of_a_difference(three):
+    cells = "conflict[k=10,group=all].cosine - conflict[k=1].cosine"
+    assert resolve(f"one/cpu/seed-*:{cells}|max|.2f").text == "−0.80"
+
+
+def test_a_summary_over_nothing_is_refused(three):
+    with pytest.raises(UserError, match="no stored result is named"):
+        resolve("one/cpu/tree-*:conflict[k=1].cosine|max|.2f")

@@ -1,0 +1,1 @@
+"""The training study: many runs of a small transformer whose success rates are exact."""
