@@ -285,7 +285,9 @@ class PassKMixin:
             return None
         add_up = batch.add_up if batch.sharded else None
         metric, reason = optimiser_metric(self.optimizer, batch.parameters, add_up)
-        if metric is None and reason and reason not in self._said:
+        # Before the first step that is so in every run; the log says it in in_metric_of_optimizer.
+        said = not reason or reason.endswith(" yet") or reason in self._said
+        if metric is None and not said:
             self._said.add(reason)
             warnings.warn(f"ConflictFree measures in the plain metric: {reason}", stacklevel=2)
         return metric
