@@ -149,10 +149,10 @@ Markdown(
 # %% [markdown]
 # ## How often the conflict starts and ends
 #
-# With $t = k - 1$ and $\lambda(x) = -\log(1 - p(x))$ the inner product is an exponential sum,
+# With $u = k - 1$ and $\lambda(x) = -\log(1 - p(x))$ the inner product is an exponential sum,
 #
 # $$
-# \langle \nabla J_k, \nabla J_1 \rangle = k \, h(k - 1), \qquad h(t) = \mathbb{E}\big[a \, e^{-\lambda t}\big] ,
+# \langle \nabla J_k, \nabla J_1 \rangle = k \, h(k - 1), \qquad h(u) = \mathbb{E}\big[a \, e^{-\lambda u}\big] ,
 # $$
 #
 # and such sums obey a rule of signs: the rule of Descartes for polynomials, with real exponents. {cite:t}`laguerre1883` has it; {cite:t}`jameson2006` is a modern account.
@@ -174,25 +174,25 @@ Markdown(
 # ```
 #
 # ````{prf:proof}
-# Let $\lambda_i = -\log(1 - p_i)$, increasing in $i$. Summation by parts gives, for $t > 0$,
+# Let $\lambda_i = -\log(1 - p_i)$, increasing in $i$. Summation by parts gives, for $u > 0$,
 #
 # $$
-# h(t) = \sum_i c_i e^{-\lambda_i t} = t \int_0^\infty A(\lambda) \, e^{-\lambda t} \, d\lambda, \qquad A(\lambda) = \sum_{\lambda_i \le \lambda} c_i ,
+# h(u) = \sum_i c_i e^{-\lambda_i u} = u \int_0^\infty A(\lambda) \, e^{-\lambda u} \, d\lambda, \qquad A(\lambda) = \sum_{\lambda_i \le \lambda} c_i ,
 # $$
 #
 # where $A$ is a step function with the values $0, C_1, \dots, C_M$.
 #
-# *Rule.* Let $B$ be piecewise polynomial, not zero, with $V$ sign changes. Then $H(t) = \int_0^\infty B(\lambda) e^{-\lambda t} d\lambda$, where it converges, has at most $V$ zeros with multiplicity. For $V = 0$ the integrand has one sign and $H \ne 0$. For $V \ge 1$ let $\lambda^*$ be a place where $B$ changes its sign. The function $e^{\lambda^* t} H(t)$ has the zeros of $H$ and the derivative $\int (\lambda^* - \lambda) B(\lambda) e^{(\lambda^* - \lambda) t} d\lambda$. The factor $\lambda^* - \lambda$ takes one sign change away, so that by induction the derivative has at most $V - 1$ zeros, and by Rolle's theorem the function has at most $V$.
+# *Rule.* Let $B$ be piecewise polynomial, not zero, with $V$ sign changes. Then $H(u) = \int_0^\infty B(\lambda) e^{-\lambda u} d\lambda$, where it converges, has at most $V$ zeros with multiplicity. For $V = 0$ the integrand has one sign and $H \ne 0$. For $V \ge 1$ let $\lambda^*$ be a place where $B$ changes its sign. The function $e^{\lambda^* u} H(u)$ has the zeros of $H$ and the derivative $\int (\lambda^* - \lambda) B(\lambda) e^{(\lambda^* - \lambda) u} d\lambda$. The factor $\lambda^* - \lambda$ takes one sign change away, so that by induction the derivative has at most $V - 1$ zeros, and by Rolle's theorem the function has at most $V$.
 #
 # With $B = A$ this is the bound of (1).
 #
-# *Parity.* As $t \to 0$, $h(t) \to C_M$, and as $t \to \infty$, $h(t) e^{\lambda_i t} \to c_i$ for the first $c_i \ne 0$, which is also the first $C_i \ne 0$; this is (3). The zeros between have the parity of the number of sign changes from one end of $C_1, \dots, C_M$ to the other, if $C_M \ne 0$. Indeed $C_M = \mathbb{E}[a] = \|\nabla J_1\|^2 > 0$, since otherwise $a$ would be zero everywhere.
+# *Parity.* As $u \to 0$, $h(u) \to C_M$, and as $u \to \infty$, $h(u) e^{\lambda_i u} \to c_i$ for the first $c_i \ne 0$, which is also the first $C_i \ne 0$; this is (3). The zeros between have the parity of the number of sign changes from one end of $C_1, \dots, C_M$ to the other, if $C_M \ne 0$. Indeed $C_M = \mathbb{E}[a] = \|\nabla J_1\|^2 > 0$, since otherwise $a$ would be zero everywhere.
 #
 # (2) The first nonzero $c_i$ is the first nonzero $C_i$. Each time that $C$ goes over to the other sign, some $c_i$ on the way has that sign. So $c$ changes sign at least as often.
 #
 # (4) There is at most one sign change of $C$ by (2). The first nonzero $C_i$ is negative and $C_M > 0$, so there is exactly one, and by parity exactly one zero.
 #
-# *Attained.* With $p_i = 1 - e^{-i}$ and $x = e^{-t}$, $h$ is a polynomial in $x$, and $\prod_j (x - x_j)$ with $0 < x_j < 1$ has coefficients of alternating sign and positive sum.
+# *Attained.* With $p_i = 1 - e^{-i}$ and $x = e^{-u}$, $h$ is a polynomial in $x$, and $\prod_j (x - x_j)$ with $0 < x_j < 1$ has coefficients of alternating sign and positive sum.
 # ````
 #
 # For infinitely many prompts the bound holds with the sign changes of $C$ as a function of the success rate, since the *Rule* in the proof applies to it directly.
@@ -321,7 +321,7 @@ assert len(crossings(shares_nothing, up_to=math.inf)) == 0
 # ```
 #
 # So the assumption holds in the example of two prompts, and not in the population of the paper, where the feature is Gaussian: there the propositions below say nothing.
-# They say something for the population with the features cut off at $|s| \le c$, with constants that grow with $c^2$. That is what `GaussianBandit` does in effect: its quadrature ends at nine standard deviations. The constant that it would have is a property of the quadrature, so we do not use it.
+# They say something for the population with the second feature cut off at $\pm R_0$, with constants that grow with $R_0^2$. That is what `GaussianBandit` does in effect: its quadrature ends at nine standard deviations. The constant that it would have is a property of the quadrature, so we do not use it.
 
 # %%
 half_range = float(population.features[:, 1].abs().max())

@@ -534,9 +534,9 @@ figures.show(draw, alt=alt, data=bands_frame, ncols=2, size=(7.6, 3.2))
 # Along $\dot\theta = \nabla J_k$ the success rate of a prompt $y$ moves as $\dot p(y) = \mathbb{E}_x[w_k(x) \kappa(y, x)]$.
 #
 # 1. If $y$ has mass $D(y) > 0$, $\nabla p(y) \ne 0$ and a success rate strictly below all others (of finitely many), then $\dot p(y) > 0$ for all $k$ large enough.
-# 2. Of two prompts, let $p(h) < p(e) < 1$ and $\kappa(h, e) < 0$. Then $\dot p(h) > 0$ if and only if
+# 2. Of two prompts, let $p(x_h) < p(x_e) < 1$ and $\kappa(x_h, x_e) < 0$. Then $\dot p(x_h) > 0$ if and only if
 #
-# $$k > k_{\mathrm{free}} = 1 + \frac{\log\bigl(D(e) \, |\kappa(h, e)|\bigr) - \log\bigl(D(h) \, \kappa(h, h)\bigr)}{\log(q(h) / q(e))}.$$
+# $$k > k_{\mathrm{free}} = 1 + \frac{\log\bigl(D(x_e) \, |\kappa(x_h, x_e)|\bigr) - \log\bigl(D(x_h) \, \kappa(x_h, x_h)\bigr)}{\log(q(x_h) / q(x_e))}.$$
 #
 # So the set of policies at which the winner pushes the loser down shrinks as $k$ grows, and no policy is in it for all $k$.
 #
@@ -545,7 +545,7 @@ figures.show(draw, alt=alt, data=bands_frame, ncols=2, size=(7.6, 3.2))
 #
 # ```{prf:proof}
 # The chain rule gives the first formula. Divide it by $w_k(y)$: each other prompt enters with the factor $(q(x) / q(y))^{k-1}$, where $q(x) < q(y)$, which tends to 0, and $D(y) \kappa(y, y) > 0$ remains.
-# For two prompts the sum is $D(h) \kappa(h, h) - D(e) |\kappa(h, e)| \, (q(e) / q(h))^{k-1}$, which rises in $k$ and changes sign at $k_{\mathrm{free}}$.
+# For two prompts the sum is $D(x_h) \kappa(x_h, x_h) - D(x_e) |\kappa(x_h, x_e)| \, (q(x_e) / q(x_h))^{k-1}$, which rises in $k$ and changes sign at $k_{\mathrm{free}}$.
 # ```
 #
 # ```{prf:corollary} The turn of the loser
@@ -553,15 +553,15 @@ figures.show(draw, alt=alt, data=bands_frame, ncols=2, size=(7.6, 3.2))
 #
 # On two logistic prompts as in {prf:ref}`prop-transient` with $\delta < 2$, the rate of the loser turns from falling to rising where
 #
-# $$p(e) \, q(e)^k = \rho \, p(h) \, q(h)^k, \qquad \rho = \frac{D(h)}{D(e)} \cdot \frac{1 + \delta^2 / 4}{1 - \delta^2/4}.$$
+# $$p(x_e) \, q(x_e)^k = \rho \, p(x_h) \, q(x_h)^k, \qquad \rho = \frac{D(x_h)}{D(x_e)} \cdot \frac{1 + \delta^2 / 4}{1 - \delta^2/4}.$$
 #
-# With $p(e) \ge \frac12$ the failure rate of the winner at that moment lies between $(\rho \, p(h) q(h)^k)^{1/k}$ and $(2 \rho \, p(h) q(h)^k)^{1/k}$.
+# With $p(x_e) \ge \frac12$ the failure rate of the winner at that moment lies between $(\rho \, p(x_h) q(x_h)^k)^{1/k}$ and $(2 \rho \, p(x_h) q(x_h)^k)^{1/k}$.
 #
 # Checked by {test}`test_ray_suppression`.
 # ```
 #
 # ```{prf:proof}
-# $\dot L_h = r g_h - c g_e$ vanishes where $c \, D(e) \, p(e) q(e)^k = r \, D(h) \, p(h) q(h)^k$. Solve for $q(e)$ with $\frac12 \le p(e) \le 1$.
+# $\dot L_h = r g_h - c g_e$ vanishes where $c \, D(x_e) \, p(x_e) q(x_e)^k = r \, D(x_h) \, p(x_h) q(x_h)^k$. Solve for $q(x_e)$ with $\frac12 \le p(x_e) \le 1$.
 # ```
 #
 # Under pass@1 the winner must be solved up to failures as rare as the successes of the loser before the loser may rise; under pass@k, only up to their $k$-th root.
@@ -651,7 +651,7 @@ escape.round(5)
 # %% tags=["hide-input"]
 kept = {rate: float(PassAtK(last_k).weight(torch.tensor(rate)) / last_k) for rate in (0.5, 0.02)}
 Markdown(
-    f"The weight does both jobs at once: under pass@{last_k} a winner at $p(e) = 0.5$ keeps {kept[0.5]:.4f} of its push, a loser at $p(h) = 0.02$ keeps {kept[0.02]:.2f}."
+    f"The weight does both jobs at once: under pass@{last_k} a winner at $p(x_e) = 0.5$ keeps {kept[0.5]:.4f} of its push, a loser at $p(x_h) = 0.02$ keeps {kept[0.02]:.2f}."
 )
 
 # %% tags=["hide-input"]

@@ -399,9 +399,10 @@ def draw(axes):
                 low=rows["low"],
                 high=rows["high"],
             )
+        figures.zero(ax)
         ax.set(xlabel="share of pass@1")
         figures.panel(ax, regime)
-    axes[0].set(ylabel="pass@k at step 1,000")
+    axes[0].set(ylabel="points, beside the mixture of halves")
     figures.legend(axes[-1], fontsize=8)
 
 

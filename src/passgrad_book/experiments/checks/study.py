@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from passgrad_book.experiments.study import outcomes
-from passgrad_book.experiments.study.words import REGIMES
 
 #: the regimes in which some prompts can hardly be solved
 _HARD = ("negative", "hidden", "zero")
@@ -28,11 +27,10 @@ def price() -> dict[str, float]:
     """Held-out pass@1 of pass@8 training less that of pass@1 training at step 150."""
     readings = outcomes.read_study()
     gaps = outcomes.differences(readings, 150, "held_pass@1", "pass@1")["pass@8"]
-    ends = [float(outcomes.interval(gaps[regime])["high"]) for regime in REGIMES]
     return {
         "starts": float(len(gaps)),
         "share_below": float((gaps < 0).mean()),
-        "highest_upper_end": max(ends),
+        "positive_upper_end": float(outcomes.interval(gaps["positive"])["high"]),
     }
 
 

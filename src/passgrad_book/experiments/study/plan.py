@@ -64,6 +64,7 @@ def _make(parameters: dict[str, Any]) -> str:
     from passgrad_book.experiments.study.stored import training_study
 
     torch.set_num_threads(1)
+    os.environ[results.NOTEBOOK_VARIABLE] = "notebooks/training_study.py"
     begun = time.monotonic()
     training_study.result(recompute=True, profile="cpu", **parameters)
     name = f"{parameters['regime']}, seed {parameters['seed']}, rate {parameters['learning_rate']}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 SIZES = {"train": 256, "held": 256}
 
 
-@experiment(version=1, label="{regime}-seed-{seed}-rate-{learning_rate}")
+def _label(given: Mapping[str, Any]) -> str:
+    return f"{given['regime']}-seed-{given['seed']}-rate-{given['learning_rate']:.0e}"
+
+
+@experiment(version=1, label=_label)
 def training_study(
     *,
     regime: str,

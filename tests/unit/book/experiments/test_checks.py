@@ -145,7 +145,7 @@ def test_the_study_is_read_as_its_protocol_says(monkeypatch):
     assert (found["starts"], found["share_with_hard_prompts"], found["positive"]) == (9, 1, 0)
     assert found["hidden_end"] == pytest.approx(-0.1)
     assert study.price()["share_below"] == 1
-    assert study.price()["highest_upper_end"] == pytest.approx(-0.05)
+    assert study.price()["positive_upper_end"] == pytest.approx(-0.05)
     calls = study.sign()
     assert (calls["missed_at_the_start"], calls["false_alarms_at_the_start"]) == (3, 0)
     assert calls["gain_after_ten_steps"] == 3
