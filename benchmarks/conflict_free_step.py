@@ -23,7 +23,7 @@ import torch
 import typer
 from _common import Figures, Smoke, machine, progress, report
 
-LIMIT = 1.6
+LIMIT = 1.2
 
 
 def small_model(smoke: bool) -> tuple[Any, Any]:
@@ -80,7 +80,7 @@ class Clock:
 def main(
     model: Annotated[str, typer.Option(help="an embedded model; else a small one")] = "",
     prompts: Annotated[int, typer.Option(help="prompts a step")] = 4,
-    samples: Annotated[int, typer.Option(help="completions a prompt")] = 8,
+    samples: Annotated[int, typer.Option(help="completions a prompt")] = 16,
     tokens: Annotated[int, typer.Option(help="tokens a completion")] = 16,
     every: Annotated[int, typer.Option(help="steps between measurements")] = 4,
     rounds: Annotated[int, typer.Option(help="rounds")] = 3,

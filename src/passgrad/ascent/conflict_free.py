@@ -18,7 +18,12 @@ import torch
 from torch import Tensor
 
 from passgrad.ascent.directions import Euclidean, Metric, Scheduled
-from passgrad.ascent.mixing import check_aggregator, coefficients, first_order_changes
+from passgrad.ascent.mixing import (
+    check_aggregator,
+    check_keep,
+    coefficients,
+    first_order_changes,
+)
 from passgrad.objectives import Objective, PassAtK
 from passgrad.worlds.base import World
 
@@ -92,6 +97,8 @@ class ConflictFreeDirection:
         that are combined, and conflict is conflict in that metric.
     :param normalise: Divide the coefficients by their sum: the step is a weighted mean of the
         gradients. By default they are those of the method.
+    :param keep: The share of the gain of a gradient step on ``base`` that ``"constrained"`` keeps:
+        0 keeps the level of ``base``, 1 its whole gain. For no other aggregator.
     :raises UserError: For an unknown aggregator or one whose dependency is missing, and where a
         gradient is not finite.
 
@@ -112,8 +119,10 @@ class ConflictFreeDirection:
         aggregator: str = "pcgrad",
         metric: Metric | None = None,
         normalise: bool = False,
+        keep: float = 0.0,
     ) -> None:
         check_aggregator(aggregator)
+        self.keep = check_keep(keep, aggregator)
         self.objective, self.base = _as_objective(objective), _as_objective(base)
         self.aggregator, self.normalise = aggregator, normalise
         self.metric: Metric = Euclidean() if metric is None else metric
@@ -123,7 +132,8 @@ class ConflictFreeDirection:
     def label(self) -> str:
         """Such as "pcgrad of pass@1 and pass@8"."""
         metric = f", {self.metric.label}" if self.metric.label else ""
-        return f"{self.aggregator} of {self.base.label} and {self.objective.label}{metric}"
+        keep = f", keeping {self.keep:g} of the gain of {self.base.label}" if self.keep else ""
+        return f"{self.aggregator} of {self.base.label} and {self.objective.label}{keep}{metric}"
 
     def reset(self) -> None:
         """Forget all steps, those of the metric included."""
@@ -136,7 +146,7 @@ class ConflictFreeDirection:
         both = (self.base, self.objective)
         weights = torch.stack([world.masses * one.weight(success) for one in both])
         gram, combine = self.metric(world, theta, success, weights)
-        lambdas = coefficients(gram, self.aggregator, normalise=self.normalise)
+        lambdas = coefficients(gram, self.aggregator, keep=self.keep, normalise=self.normalise)
         self.history.append(Surgery.of(gram, lambdas))
         return success, combine(lambdas)
 

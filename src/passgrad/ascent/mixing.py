@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
@@ -102,6 +103,7 @@ def coefficients(
         raise UserError("the Gram matrix has entries that are not finite")
     if aggregator not in AGGREGATORS:
         raise UserError(f"there is no aggregator {aggregator!r}; known: {', '.join(AGGREGATORS)}")
+    keep = check_keep(keep, aggregator)
     errors = torch.zeros_like(matrix)
     if error is not None:
         errors = torch.as_tensor(error, dtype=torch.float64).detach().cpu()
@@ -131,11 +133,22 @@ def check_aggregator(aggregator: str) -> None:
     coefficients(torch.eye(2, dtype=torch.float64), aggregator)
 
 
+def check_keep(keep: float, aggregator: str) -> float:
+    """The share of a gain that ``aggregator`` is to keep, as a float.
+
+    :raises UserError: For what is no share from 0 to 1, and for a share above 0 with another
+        aggregator than ``"constrained"``.
+    """
+    if isinstance(keep, bool) or not isinstance(keep, Real) or not 0 <= keep <= 1:
+        raise UserError(f"keep must be a share of a gain, from 0 to 1, got {keep!r}")
+    if keep and aggregator != "constrained":
+        raise UserError(f"keep belongs to 'constrained': leave it out with {aggregator!r}")
+    return float(keep)
+
+
 def _constrained(gram: Tensor, error: Tensor, quantile: float, keep: float) -> Tensor:
     if len(gram) != 2:
         raise UserError(f"'constrained' takes two objectives, got {len(gram)}")
-    if not keep >= 0:
-        raise UserError(f"keep must be a share of at least 0, got {keep!r}")
     safe = torch.tensor([1.0, 0.0], dtype=torch.float64)
     if not error.isfinite().all():
         return safe

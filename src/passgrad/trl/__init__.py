@@ -30,19 +30,20 @@ lines, on a processor:
 
 ``k=8`` ascends pass@8; ``{1: 0.5, 8: 0.5}`` a mixture; :class:`AnnealedK` goes from 8 to 1,
 :class:`AdaptiveK` follows the measured conflict, :class:`AfterSteps` reads its sign once and then
-takes pass@k or a mixture, and :class:`ConflictFree` mixes pass@1 and pass@k
-so that neither falls, to first order and as measured. A reward is any function that TRL takes, of
-0 and 1 or graded.
+takes pass@k or a mixture, and :class:`ConflictFree` mixes pass@1 and pass@k so that neither falls,
+to first order in the metric of the optimiser, as measured. A reward is any function that TRL takes,
+of 0 and 1 or graded.
 
 *Adapters*: ``peft_config=`` as in TRL. *Several processes*: ``torchrun`` or ``accelerate launch``;
-groups may lie on several of them. In-step measurement wants whole parameters on each process (DDP)
-and refuses FSDP and DeepSpeed, where plain pass@k is a matter of rewards and advantages alone.
+groups may lie on several of them. In-step measurement works with whole parameters on each process
+(DDP, ZeRO-1, ZeRO-2) and with those of FSDP2; FSDP1 and ZeRO-3 are refused, where plain pass@k is a
+matter of rewards and advantages alone. Under ZeRO the metric is plain.
 *vLLM* on GPUs is TRL's own, by configuration: ``use_vllm=True`` with ``vllm_mode="colocate"`` on
 one node or ``"server"``. vLLM draws from its own law, and the trainer differentiates another: in
 ``GRPOConfig`` leave the correction on, with ``vllm_importance_sampling_mode="sequence_mask"`` and
 ``vllm_importance_sampling_clip_max=None``, which weighs completions by the ratio of the two and
 drops none. Its noise grows with the length of completions. The tests run adapters and two processes
-on a CPU; FSDP, DeepSpeed and vLLM within the trainer are untested.
+on a CPU, and the products under FSDP2; FSDP2, DeepSpeed and vLLM within the trainer are untested.
 """
 
 from __future__ import annotations

@@ -29,8 +29,10 @@ class ConflictCallback(TrainerCallback):  # type: ignore[misc]
       ``squared_norm_1`` and ``squared_norm_k``; ``mean_inner_product`` over the last measurements,
       with its ``error_inner_product``;
     - ``cosine``: the ratio of the means over the last measurements, once both squared norms are
-      told from 0 by their spread; not logged before, nor where the estimates contradict each other
-      (a ratio beyond 1);
+      told from 0 by their spread, in the plain metric; not logged before, nor where the estimates
+      contradict each other (a ratio beyond 1);
+    - ``optimizer_cosine``: that in the metric of the optimiser, with ``ConflictFree``, and
+      ``in_metric_of_optimizer``, 1 where its coefficients are of that metric, 0 where plain;
     - ``negative_agreement``: the share of prompts whose success falls along the gradient of pass@1
       over other prompts; single products are noisy, which draws the share towards a half;
     - ``predicted_change``: of pass@1 since the last measurement, to first order:
@@ -40,7 +42,8 @@ class ConflictCallback(TrainerCallback):  # type: ignore[misc]
 
     At the end ``conflict.parquet`` and ``conflict.png`` are in the output folder.
 
-    A measurement costs a forward and two backward passes over the batch.
+    A measurement costs a forward and two backward passes over the batch, and one backward pass
+    where rewards are 0 and 1.
 
     :param k: The order held against pass@1; by default the largest that is trained. A plan that
         measures by itself decides on its own order.

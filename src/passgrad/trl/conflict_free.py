@@ -7,21 +7,20 @@ numbers, the Gram matrix of the two gradients, and these come from independent p
 without bias (:mod:`passgrad.trl.streamed`).
 
 *When.* The matrix is measured on every ``every``-th batch, at the cost of a forward and two
-backward passes over it, and averaged over the last measurements with weights that halve with every
-``half_life`` of them. Measuring all of a batch now and then beats a share 1 / m of every batch: the
-variance of a product of two noisy gradients goes with the inverse *square* of the batch, and is
-m times smaller at the same cost. The price is the age of the mean: it is that of the gradients over
-the last ``every * half_life`` steps, a bias where they turn fast.
+backward passes over it (one with rewards of 0 and 1), and averaged over the last measurements with
+weights that halve with every ``half_life`` of them. Measuring all of a batch now and then beats a
+share 1 / m of every batch: the variance of a product of two noisy gradients goes with the inverse
+*square* of the batch, and is m times smaller at the same cost. The price is the age of the mean: it
+is that of the gradients over the last ``every * half_life`` steps, a bias where they turn fast.
 
 *Which batch.* The coefficients of a batch come from the batches before it. Given the past they are
 constants, and the update is then an unbiased estimate of the combination: coefficients from the
 same samples would be correlated with the gradient that they multiply.
 
-*In which metric.* Under Adam a step is along :math:`D g`, and "neither falls to first order" is a
-statement about :math:`\langle \nabla J, D g \rangle`. With ``metric="optimizer"`` the products
-are those of the optimiser that is running (:mod:`passgrad.trl.optimizer_metric`), each measurement
-divided by its own scale before it is averaged. Where the metric is not known they are plain, and
-the record of the run says so.
+*In which metric.* Adam does not step along a gradient but along its product with a diagonal, and
+whether an objective falls along that is a matter of products in the same diagonal. They are taken
+from the second moments of the optimiser (:mod:`passgrad.trl.metric`). "To first order" then holds
+of a step without momentum; momentum adds steps before.
 
 *At the start* the first two batches are measured; until then the coefficients are equal, and those
 of ``"constrained"`` are those of pass@1 alone.
@@ -38,6 +37,7 @@ from torch import Tensor
 from passgrad.ascent.mixing import (
     RunningGram,
     check_aggregator,
+    check_keep,
     coefficients,
     nearest_psd,
 )
@@ -45,6 +45,7 @@ from passgrad.errors import UserError
 from passgrad.trl.schedules import Plan, count
 
 Split = Literal["prompts", "completions"]
+MetricName = Literal["optimizer", "plain"]
 
 
 class ConflictFree(Plan):
@@ -54,18 +55,22 @@ class ConflictFree(Plan):
     :param aggregator: A method of gradient surgery (:data:`passgrad.ascent.mixing.AGGREGATORS`):
         ``"pcgrad"``, ``"mgda"``, ``"upgrad"``, ``"cagrad"``, ``"imtlg"``, ``"nashmtl"`` and others,
         or ``"constrained"``: ascend pass@k, with as much of pass@1 as it takes for pass@1 not to
-        fall to first order.
+        fall to first order, or to keep a share of its gain.
+    :param keep: That share, for ``"constrained"`` only: of what a step on pass@1 alone would gain,
+        to first order. 0 keeps the level of pass@1, and is plain pass@k where no conflict is
+        measured; 1 keeps the whole gain.
     :param confidence: Of the bounds on which ``"constrained"`` relies: one-sided, for each of the
         two products.
     :param every, half_life: Batches between measurements, and measurements over which the weight of
         one halves.
-    :param keep: The share of the gain of pass@1 that ``"constrained"`` keeps: 0 its level, 1 all of
-        what a step up pass@1 gains.
-    :param metric: "optimizer", or "plain" for products of gradients as they are.
     :param per_prompt: Weights of prompts instead: from the M x M Gram matrix of the gradients of
         pass@k of the M prompts of a batch, so that no prompt pays for another. Measured on every
         batch, on the same samples as the update. It holds 2 M gradients at once, up to ``memory``
         GiB: meant for adapters and small models.
+    :param metric: "optimizer" for products in the metric of the optimiser, where it is torch's Adam
+        or AdamW (:mod:`passgrad.trl.metric` has the others that are known). Before its first step
+        they are plain, and with an optimiser that is not known, of which a warning says so. "plain"
+        for those throughout, as for plain gradient descent.
     :param split: Independent parts of a batch: "prompts" (for prompts of this kind, the default) or
         "completions" (halves of each group, for these prompts; k must fit into a half). With one
         prompt a batch it is the latter.
@@ -76,39 +81,37 @@ class ConflictFree(Plan):
         k: int = 8,
         aggregator: str = "pcgrad",
         *,
+        keep: float = 0.0,
         confidence: float = 0.9,
         every: int = 4,
         half_life: float = 8.0,
-        keep: float = 0.0,
-        metric: Literal["optimizer", "plain"] = "optimizer",
         per_prompt: bool = False,
         split: Split = "prompts",
         memory: float = 4.0,
+        metric: MetricName = "optimizer",
     ) -> None:
         self.k = count(k)
         if self.k == 1 and not per_prompt:
             raise UserError("pass@1 has no conflict with itself: k must be at least 2")
         check_aggregator(aggregator)
+        self.keep = check_keep(keep, aggregator)
         if per_prompt and aggregator == "constrained":
             raise UserError("'constrained' takes two objectives: leave per_prompt out")
         if per_prompt and aggregator == "upgrad":
             # Of two objectives it needs no solver, of more it does.
             coefficients(torch.eye(3, dtype=torch.float64), aggregator)
-        if metric not in ("optimizer", "plain"):
-            raise UserError(f"metric must be 'optimizer' or 'plain', got {metric!r}")
-        if not 0 <= keep <= 1:
-            raise UserError(f"keep is a share of the gain of pass@1, from 0 to 1; got {keep!r}")
-        if keep and aggregator != "constrained":
-            raise UserError(f"keep belongs to 'constrained', not to {aggregator!r}")
-        self.keep, self.metric = float(keep), metric
-        self.in_metric = RunningGram(half_life=half_life)
         if split not in ("prompts", "completions"):
             raise UserError(f"split must be 'prompts' or 'completions', got {split!r}")
+        if metric not in ("optimizer", "plain"):
+            raise UserError(f"metric must be 'optimizer' or 'plain', got {metric!r}")
+        self.metric: MetricName = "plain" if per_prompt else metric
         self.aggregator, self.confidence = aggregator, confidence
         self.per_prompt, self.split, self.memory = per_prompt, split, memory
         self.half_life = half_life
         self._every = count(every, "every")
-        self._lambdas = self.lambdas(RunningGram(half_life=half_life))
+        self.gram = RunningGram(half_life=half_life)
+        self.measured_in: MetricName = "plain"
+        self._lambdas = self.lambdas(self.gram)
 
     @property
     def orders(self) -> tuple[int, ...]:
@@ -142,13 +145,16 @@ class ConflictFree(Plan):
         first, second = self._lambdas.tolist()
         return {1: first, self.k: second}
 
-    def observe(self, gram: RunningGram, in_metric: Tensor | None = None) -> None:
-        """Take note of the plain products so far, and of the last ones in the optimiser's metric
-        where they are known.
-        """
-        if in_metric is not None:
-            self.in_metric.update(in_metric)
-        self._lambdas = self.lambdas(self.in_metric if self.in_metric.count else gram)
+    def observe(self, gram: RunningGram) -> None:
+        self._lambdas = self.lambdas(gram)
+
+    def take(self, gram: Tensor, metric: MetricName) -> None:
+        """Take in one more measurement in that metric; one in another metric starts anew."""
+        if metric != self.measured_in:
+            self.gram.reset()
+            self.measured_in = metric
+        self.gram.update(gram)
+        self.observe(self.gram)
 
     def prompt_weights(self, first: Tensor, second: Tensor) -> Tensor:
         """The weights of M prompts, (M,), with mean 1, from their gradients in two independent
@@ -171,14 +177,19 @@ class ConflictFree(Plan):
         return weights * len(weights) / weights.sum() if weights.sum() > 0 else weights
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lambdas": self._lambdas.tolist(), "in_metric": self.in_metric.state_dict()}
+        return {
+            "lambdas": self._lambdas.tolist(),
+            "gram": self.gram.state_dict(),
+            "measured_in": self.measured_in,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._lambdas = torch.tensor(state["lambdas"], dtype=torch.float64)
-        self.in_metric.load_state_dict(state["in_metric"])
+        self.gram.load_state_dict(state["gram"])
+        self.measured_in = state["measured_in"]
 
     def describe(self) -> str:
         if self.per_prompt:
             return f"pass@{self.k}, prompts weighed by {self.aggregator}"
-        kept = f", {self.keep:g} of the gain of pass@1 kept" if self.keep else ""
-        return f"pass@1 and pass@{self.k} by {self.aggregator}{kept}"
+        keep = f", keeping {self.keep:g} of the gain of pass@1" if self.keep else ""
+        return f"pass@1 and pass@{self.k} by {self.aggregator}{keep}, {self.metric} metric"

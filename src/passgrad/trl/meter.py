@@ -45,6 +45,8 @@ class Batch:
     parameters: Sequence[nn.Parameter]
     rows_at_once: int
     add_up: Callable[[Tensor], Tensor] | None
+    sharded: bool = False
+    """Whether each process has a share of every parameter (FSDP2)."""
 
     def part(self, group: int, members: Tensor, weights: Tensor, round_: int) -> Part:
         """The members (R,) of a group as a part, with their advantages (m, R)."""
@@ -52,17 +54,22 @@ class Batch:
         here = (rows >= 0) & (rows < self.size)
         return Part(rows[here], weights[:, here], round_)
 
+    def everywhere(self, part: Part) -> Part:
+        """A part with as many rows as on the process that has most of it, the rest for nothing."""
+        most = torch.zeros(torch.distributed.get_world_size(), dtype=torch.int64)
+        most[torch.distributed.get_rank()] = len(part.rows)
+        assert self.add_up is not None
+        lacking = int(self.add_up(most.to(self.parameters[0].device)).max()) - len(part.rows)
+        rows = torch.cat([part.rows, torch.zeros(lacking, dtype=part.rows.dtype)])
+        return Part(rows, nn.functional.pad(part.weights, (0, lacking)), part.round, part.prompts)
+
 
 def batch_of(trainer: Any, output: dict[str, Any], rewards: Tensor) -> Batch:
     """The batch behind the output of TRL's ``_generate_and_score_completions``."""
     strange = sorted(set(output) - _TEXT)
     if strange:
         raise UserError(f"gradients are measured of text only, this batch has {strange[0]}")
-    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-        raise UserError(
-            "gradients are measured with whole parameters on each process: under FSDP or DeepSpeed "
-            "train plain pass@k, or an adapter with DDP"
-        )
+    _check_sharding(trainer)
     local = len(output["prompt_ids"])
     several = trainer.accelerator.num_processes > 1
     return Batch(
@@ -73,7 +80,20 @@ def batch_of(trainer: Any, output: dict[str, Any], rewards: Tensor) -> Batch:
         parameters=list(trainer.model.parameters()),
         rows_at_once=trainer.args.per_device_train_batch_size,
         add_up=_add_up if several else None,
+        sharded=several and bool(trainer.is_fsdp_enabled),
     )
+
+
+def _check_sharding(trainer: Any) -> None:
+    """Raise UserError where gradients can't be read rightly from how parameters are divided."""
+    plugins = trainer.accelerator.state
+    if trainer.is_fsdp_enabled and plugins.fsdp_plugin.fsdp_version != 2:
+        raise UserError("gradients are measured under FSDP2, not FSDP1: set fsdp_version: 2")
+    if trainer.is_deepspeed_enabled and (stage := plugins.deepspeed_plugin.zero_stage) > 2:
+        raise UserError(
+            f"gradients are not measured under ZeRO-{stage}, which divides the parameters: take "
+            "ZeRO-2, FSDP2 or an adapter, or train plain pass@k"
+        )
 
 
 def measure_gram(
@@ -87,8 +107,10 @@ def measure_gram(
     """Products of (grad J_1, grad J_k) from independent parts of the batch.
 
     With ``by_prompt`` the prompts are taken one by one and each has its agreement; without, in at
-    most four parts, for larger passes. ``metric`` is D of the optimiser, (d,). Over several
-    processes there are at most four rounds, for as many exchanges.
+    most four parts, for larger passes. Over several processes there are at most four rounds, for as
+    many exchanges.
+
+    :param metric: A diagonal in which the products are taken as well.
     """
     groups = len(batch.rewards)
     if split == "completions" or groups < 2:
@@ -102,8 +124,12 @@ def measure_gram(
         parts = [
             batch.part(x, everyone, weights[:, x], x * rounds // groups) for x in range(groups)
         ]
-        if not by_prompt:
+        # With rewards of 0 and 1 the prompts one by one take half of the backward passes.
+        single = by_prompt or bool(((batch.rewards == 0) | (batch.rewards == 1)).all())
+        if batch.sharded or not single:
             parts = [_joined([p for p in parts if p.round == r]) for r in range(rounds)]
+    if batch.sharded:
+        parts = [batch.everywhere(part) for part in parts]
     return streamed_gram(
         parts,
         batch.score,
@@ -111,6 +137,7 @@ def measure_gram(
         rows_at_once=batch.rows_at_once,
         add_up=batch.add_up,
         metric=metric,
+        sharded=batch.sharded,
     )
 
 
@@ -122,6 +149,8 @@ def half_gradients(
 
     Raises UserError if they do not fit into ``memory`` GiB.
     """
+    if batch.sharded:
+        raise UserError("prompts are weighed with whole gradients: leave per_prompt out under FSDP")
     groups = len(batch.rewards)
     size = sum(one.numel() for one in batch.parameters if one.requires_grad)
     needed = 2 * groups * size * 4 / 2**30

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from passgrad.errors import UserError
+from passgrad.trl.metric import local
 
 # Entries multiplied at once: a sum in float32 over so many keeps six digits.
 _PIECE = 1 << 20
@@ -54,15 +55,13 @@ class StreamedGram:
 
     gram: Tensor
     """C, (m, m), float64, symmetric, in units of one prompt."""
-    metric_gram: Tensor | None
-    """The same in the metric of the optimiser, divided by the sum of the squared lengths of the
-    ``gradients`` in it: free of its scale, which changes by orders of magnitude in the first steps.
-    None without a metric."""
     agreement: Tensor
     """The product of the first objective's gradient of a part with that over the parts of earlier
     rounds, both a prompt, (Q,), float64; nan in the first round."""
     gradients: Tensor
     """The mean of the u over prompts, (m, d): biased when multiplied with itself."""
+    scaled: Tensor | None = None
+    """As ``gram``, of products in the metric that was given."""
 
 
 def streamed_gram(
@@ -73,6 +72,7 @@ def streamed_gram(
     rows_at_once: int | None = None,
     add_up: Callable[[Tensor], Tensor] | None = None,
     metric: Tensor | None = None,
+    sharded: bool = False,
 ) -> StreamedGram:
     """Run the passes; the gradients that the parameters hold are left alone.
 
@@ -81,21 +81,24 @@ def streamed_gram(
     :param parameters: Those that are trained.
     :param rows_at_once: Rows a backward pass; all of a part by default.
     :param add_up: Adds a tensor up over processes and returns it.
-    :param metric: D, (d,): products <D u, u'> are taken beside the plain ones.
+    :param metric: A diagonal, (d,), in which products are taken as well.
+    :param sharded: The parameters are those of FSDP2, of which each process has a share, and d
+        counts that share. A backward pass then gives the share of the sum over processes, and all
+        that is exchanged beside it are the products. Parts have as many rows on every process.
     :raises UserError: With fewer than two rounds, and where a product is not finite.
     """
     rounds = sorted({part.round for part in parts})
     if len(rounds) < 2:
         raise UserError("products without bias need parts in at least two rounds")
     trained = [one for one in parameters if one.requires_grad]
-    size = sum(one.numel() for one in trained)
+    size = sum(local(one).numel() for one in trained)
     objectives = len(parts[0].weights)
-    device = trained[0].device
+    device = local(trained[0]).device
     dtype = torch.promote_types(trained[0].dtype, torch.float32)
     total = torch.zeros(objectives, size, dtype=dtype, device=device)
-    metrics = [None] if metric is None else [None, metric.to(device)]
-    shape = (len(metrics), len(parts), objectives, objectives)
-    dots = torch.zeros(shape, dtype=torch.float64, device=device)
+    both = 1 if metric is None else 2
+    dots = torch.zeros(len(parts), both, objectives, objectives, dtype=torch.float64, device=device)
+    one_part = _sharded_gradients if sharded else _part_gradients
     pairs = torch.zeros(len(parts), dtype=torch.float64)
     earlier = 0
     for number in rounds:
@@ -103,14 +106,15 @@ def streamed_gram(
         members = [q for q, part in enumerate(parts) if part.round == number]
         for q in members:
             pairs[q] = earlier * parts[q].prompts
-            own = _part_gradients(parts[q], score, trained, rows_at_once, total)
+            own = one_part(parts[q], score, trained, rows_at_once, total)
             if own is None:
                 continue
             if earlier:
-                for place, weights in enumerate(metrics):
-                    dots[place, q] = _products(own, total, weights)
+                dots[q, 0] = _products(own, total)
+                if metric is not None:
+                    dots[q, 1] = _products(own, total, metric)
             here = own if here is None else here.add_(own)
-        if add_up is not None:
+        if add_up is not None and not sharded:
             here = add_up(torch.zeros_like(total) if here is None else here)
         if here is not None:
             total += here
@@ -118,14 +122,10 @@ def streamed_gram(
     dots = (dots if add_up is None else add_up(dots)).cpu()
     if not dots.isfinite().all():
         raise UserError("a product of gradients is not finite; train in float32 or bfloat16")
-    grams = (dots + dots.mT).sum(1) / 2 / pairs.sum()
-    agreement = torch.where(pairs > 0, dots[0, :, 0, 0] / pairs.clamp(min=1), torch.nan)
-    gradients = total.div_(earlier)
-    in_metric = None
-    if metric is not None:
-        scale = _products(gradients, gradients, metrics[1]).trace().cpu()
-        in_metric = grams[1] / scale if scale > 0 else torch.zeros_like(grams[1])
-    return StreamedGram(grams[0], in_metric, agreement, gradients)
+    grams = (dots + dots.mT).sum(0) / 2 / pairs.sum()
+    agreement = torch.where(pairs > 0, dots[:, 0, 0, 0] / pairs.clamp(min=1), torch.nan)
+    scaled = None if metric is None else grams[1]
+    return StreamedGram(grams[0], agreement, total.div_(earlier), scaled)
 
 
 def part_gradients(
@@ -151,14 +151,13 @@ def part_gradients(
 
 
 def _products(one: Tensor, other: Tensor, metric: Tensor | None = None) -> Tensor:
-    """<D one_j, other_m>, (m, m) float64, from (m, d): added up in float64 over pieces."""
-    pieces = zip(one.split(_PIECE, dim=1), other.split(_PIECE, dim=1), strict=True)
-    if metric is None:
-        return torch.stack([(a @ b.T).double() for a, b in pieces]).sum(0)
-    weights = metric.split(_PIECE)
-    return torch.stack(
-        [((a * w) @ b.T).double() for (a, b), w in zip(pieces, weights, strict=True)]
-    ).sum(0)
+    """<one_j, other_m>, (m, m) float64, from (m, d): added up in float64 over pieces."""
+    made = torch.zeros(len(one), len(one), dtype=torch.float64, device=one.device)
+    for start in range(0, one.shape[1], _PIECE):
+        piece = slice(start, start + _PIECE)
+        left = one[:, piece] if metric is None else one[:, piece] * metric[piece]
+        made += (left @ other[:, piece].T).double()
+    return made
 
 
 def _part_gradients(
@@ -173,19 +172,81 @@ def _part_gradients(
     if not len(needed):
         return None
     made = torch.zeros_like(like)
-    for some in needed.split(rows_at_once or len(needed)):
-        with torch.enable_grad():
-            values = score(part.rows[some])
-            weights = part.weights[:, some].to(values)
-            wanted = [j for j in range(len(weights)) if weights[j].any()]
-            for j in wanted:
-                gradients = torch.autograd.grad(
-                    weights[j] @ values, trained, retain_graph=j != wanted[-1], allow_unused=True
-                )
-                offset = 0
-                for one, gradient in zip(trained, gradients, strict=True):
-                    if gradient is not None:
-                        made[j, offset : offset + one.numel()] += gradient.reshape(-1)
-                    offset += one.numel()
-                del gradients
+    for rows, ratios in _passes(part.weights, needed):
+        for some in rows.split(rows_at_once or len(rows)):
+            with torch.enable_grad():
+                values = score(part.rows[some])
+                columns = part.weights[:, some].to(values)
+                # One objective has the advantages of all of these rows, up to a factor.
+                weights = columns if ratios is None else columns[ratios.argmax()][None]
+                wanted = [j for j in range(len(weights)) if weights[j].any()]
+                for j in wanted:
+                    gradients = torch.autograd.grad(
+                        weights[j] @ values,
+                        trained,
+                        retain_graph=j != wanted[-1],
+                        allow_unused=True,
+                    )
+                    offset = 0
+                    for one, gradient in zip(trained, gradients, strict=True):
+                        place = slice(offset, offset + one.numel())
+                        if gradient is not None and ratios is None:
+                            made[j, place] += gradient.reshape(-1)
+                        elif gradient is not None:
+                            flat = gradient.reshape(-1).to(made)
+                            for m, ratio in enumerate(ratios.tolist()):
+                                made[m, place].add_(flat, alpha=ratio)
+                        offset += one.numel()
+                    del gradients
+    return made
+
+
+def _passes(weights: Tensor, needed: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+    """The rows of a part, with the factors (m,) of the objectives from that of the largest.
+
+    Where the rows fall into at most m sets whose advantages (m,) are multiples of each other, each
+    row takes one backward pass instead of m: so it is with rewards of 0 and 1 of one prompt.
+    """
+    columns = weights[:, needed].double()
+    largest = columns.abs().argmax(0)
+    ratios = columns / columns.gather(0, largest[None])
+    # Equal up to rounding
+    kinds, which = torch.unique(ratios.mul(1e9).round(), dim=1, return_inverse=True)
+    if kinds.shape[1] > len(weights):
+        return [(needed, None)]
+    return [(needed[which == i], ratios[:, which == i][:, 0]) for i in range(kinds.shape[1])]
+
+
+def _sharded_gradients(
+    part: Part,
+    score: Callable[[Tensor], Tensor],
+    trained: Sequence[nn.Parameter],
+    rows_at_once: int | None,
+    like: Tensor,
+) -> Tensor:
+    """The local shares of the u of one part over all processes, (m, d).
+
+    A layer is gathered from all processes, so that all take the same passes; FSDP2 leaves the mean
+    over processes in ``grad``. An objective has its own forward pass, since a backward pass lets
+    the gathered layers go.
+    """
+    made = torch.zeros_like(like)
+    before = [one.grad for one in trained]
+    processes = torch.distributed.get_world_size()
+    try:
+        for places in torch.arange(len(part.rows)).split(rows_at_once or len(part.rows)):
+            for j in range(len(made)):
+                for one in trained:
+                    one.grad = None
+                with torch.enable_grad():
+                    values = score(part.rows[places])
+                    (part.weights[j, places].to(values) @ values).backward()
+                shares = [
+                    torch.zeros_like(local(one)) if one.grad is None else local(one.grad)
+                    for one in trained
+                ]
+                made[j] += torch.cat([one.flatten() for one in shares]) * processes
+    finally:
+        for one, gradient in zip(trained, before, strict=True):
+            one.grad = gradient
     return made

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,8 +40,8 @@ from passgrad.trl.callback import ConflictCallback
 from passgrad.trl.conflict_free import ConflictFree
 from passgrad.trl.evaluation import held_out_metrics
 from passgrad.trl.groups import group_advantages, group_deviation, group_rewards, max_at_k
-from passgrad.trl.meter import batch_of, half_gradients, measure_gram
-from passgrad.trl.optimizer_metric import inverse_metric, metric_note
+from passgrad.trl.meter import Batch, batch_of, half_gradients, measure_gram
+from passgrad.trl.metric import local, metric_note, optimiser_metric
 from passgrad.trl.schedules import AdaptiveK, AfterSteps, Plan, as_plan
 from passgrad.worlds.base import inner_product
 
@@ -110,6 +111,7 @@ class PassKMixin:
         self._batches = 0
         self._measured_order: int | None = None
         self._before: Tensor | None = None
+        self._said: set[str] = set()
         self.conflict = RunningGram(half_life=getattr(self.plan, "half_life", 8.0))
         super().__init__(*positional, **named)
         found = [
@@ -247,21 +249,26 @@ class PassKMixin:
             self.conflict.reset()
             self._measured_order = order
         order = max(order, 1)
+        batch = batch_of(self, output, rewards)
         found = measure_gram(
-            batch_of(self, output, rewards),
+            batch,
             order,
             self._unbiased,
             getattr(plan, "split", "prompts"),
             by_prompt=bool(self._watchers),
-            metric=self._metric(),
+            metric=self._metric(batch),
         )
         self.conflict.update(found.gram)
-        if isinstance(plan, ConflictFree):
-            plan.observe(self.conflict, found.metric_gram)
-            metrics["conflict/in_metric_of_optimizer"].append(float(found.metric_gram is not None))
+        report = self._report(found, rewards, order, batch)
+        if isinstance(plan, ConflictFree) and not plan.per_prompt:
+            report["in_metric_of_optimizer"] = float(found.scaled is not None)
+            if found.scaled is None:
+                plan.take(found.gram, "plain")
+            else:
+                plan.take(found.scaled, "optimizer")
+                report["optimizer_cosine"] = plan.gram.cosine()
         elif plan.measured is not None:
             plan.observe(self.conflict)
-        report = self._report(found, rewards, order)
         for name, value in report.items():
             if value == value:
                 metrics[f"conflict/{name}"].append(value)
@@ -269,22 +276,32 @@ class PassKMixin:
             watcher.record(self.state.global_step, report)
         return values
 
-    def _metric(self) -> Tensor | None:
-        """D of the optimiser, where ``ConflictFree`` asks for it and it is known."""
-        plan = self.plan
-        if not isinstance(plan, ConflictFree) or plan.metric == "plain" or plan.per_prompt:
+    def _metric(self, batch: Batch) -> Tensor | None:
+        """The optimiser's, where ``ConflictFree`` asks for it and it is known.
+
+        What is taken instead is said once.
+        """
+        if not isinstance(self.plan, ConflictFree) or self.plan.metric == "plain":
             return None
-        return inverse_metric(self.optimizer, list(self.model.parameters()))
+        add_up = batch.add_up if batch.sharded else None
+        metric, reason = optimiser_metric(self.optimizer, batch.parameters, add_up)
+        # Before the first step that is so in every run; the log says it in in_metric_of_optimizer.
+        said = not reason or reason.endswith(" yet") or reason in self._said
+        if metric is None and not said:
+            self._said.add(reason)
+            warnings.warn(f"ConflictFree measures in the plain metric: {reason}", stacklevel=2)
+        return metric
 
     def _due(self) -> bool:
         every = [one.every for one in self._watchers]
         if self.plan.measured is not None:
-            if self.conflict.count < 2 or self.plan.measured != self._measured_order:
+            taken = self.plan.gram if isinstance(self.plan, ConflictFree) else self.conflict
+            if taken.count < 2 or self.plan.measured != self._measured_order:
                 return True
             every.append(self.plan.every)
         return any((self._batches - 1) % one == 0 for one in every)
 
-    def _report(self, found: Any, rewards: Tensor, order: int) -> dict[str, float]:
+    def _report(self, found: Any, rewards: Tensor, order: int, batch: Batch) -> dict[str, float]:
         """What one measurement says; nan for what it does not."""
         gram, mean = found.gram, self.conflict.mean
         error = float(self.conflict.error[0, 1])
@@ -307,15 +324,19 @@ class PassKMixin:
         if any(one.predict for one in self._watchers):
             now = self._flat_parameters()
             if self._before is not None:
-                report["predicted_change"] = inner_product(
-                    found.gradients[0], (now - self._before).to(found.gradients)
-                )
+                change = inner_product(found.gradients[0], (now - self._before).to(found.gradients))
+                if batch.sharded and batch.add_up is not None:
+                    share = torch.tensor(change, dtype=torch.float64, device=now.device)
+                    change = float(batch.add_up(share))
+                report["predicted_change"] = change
             self._before = now
         return report
 
     @torch.no_grad()
     def _flat_parameters(self) -> Tensor:
-        return torch.cat([one.reshape(-1) for one in self.model.parameters() if one.requires_grad])
+        return torch.cat(
+            [local(one).reshape(-1) for one in self.model.parameters() if one.requires_grad]
+        )
 
     def _in_trl_units(self, values: Tensor, rewards: Tensor) -> Tensor:
         """A -> n A, with what the settings that were let through make of it."""
@@ -347,7 +368,7 @@ class PassKMixin:
         if self.estimator.takes == "none":
             objective = f"what {self.estimator.name} ascends"
         if isinstance(self.plan, ConflictFree) and self.optimizer is not None:
-            own = self.plan.metric == "optimizer" and not self.plan.per_prompt
+            own = self.plan.metric == "optimizer"
             metric = {"metric": metric_note(self.optimizer) if own else "plain"}
         else:
             metric = {}

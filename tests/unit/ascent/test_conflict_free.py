@@ -188,3 +188,15 @@ def test_the_history_is_of_plain_numbers():
         assert {type(value) for value in vars(surgery).values()} == {float}
         assert surgery.gram.dtype == surgery.lambdas.dtype == torch.float64
         assert torch.equal(surgery.gram, surgery.gram.T)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 1.0])
+def test_a_share_of_the_gain_is_kept(keep):
+    kept = ConflictFreeDirection(10, aggregator="constrained", keep=keep)
+    ascend(TwoPointBandit(), (-2, -2), kept, step_size=1, steps=3)
+    for one in kept.history:
+        assert one.inner_product < 0
+        assert float(one.changes[0]) == pytest.approx(keep * one.square_base, abs=1e-12)
+    assert ("keeping" in kept.label) == (keep > 0)
+    with pytest.raises(UserError, match="keep belongs to 'constrained'"):
+        ConflictFreeDirection(10, keep=0.5)

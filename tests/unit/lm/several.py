@@ -381,6 +381,7 @@ def measured(rank):
 def everything(group):
     """All subjects, in this order: the last one ends the group."""
     load("trl/several.py").main(FOLDER / "trl")
+    load("trl/sharded.py").main(FOLDER / "trl")
     write(group.rank, whole(group), "whole")
     spread(group)
 

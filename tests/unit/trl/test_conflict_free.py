@@ -3,6 +3,7 @@ import re
 
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 
 from passgrad import UserError, advantages, pass_at_k
@@ -10,7 +11,7 @@ from passgrad.ascent.mixing import RunningGram, coefficients
 from passgrad.trl import AdaptiveK, AnnealedK, ConflictCallback, ConflictFree
 
 
-def two_groups(lab, trainer, step, k):
+def two_groups(lab, trainer, step, k, scale=1.0):
     """The Gram matrix of one batch of two prompts, by hand: products of one with the other."""
     for p, value in zip(trainer.model.parameters(), step["theta"], strict=True):
         p.data.copy_(value)
@@ -22,17 +23,20 @@ def two_groups(lab, trainer, step, k):
         for x in range(2):
             some = torch.zeros(2, 4, dtype=torch.float64)
             some[x] = values[x]
-            vectors[j, x] = lab.policy_gradient(
-                trainer.model, step["batch"], some.reshape(-1)
-            ).double()
+            vectors[j, x] = (
+                lab.policy_gradient(trainer.model, step["batch"], some.reshape(-1)).double() * scale
+            )
     for a, j in enumerate((1, k)):
         for b, m in enumerate((1, k)):
             made[a, b] = (vectors[j, 0] @ vectors[m, 1] + vectors[m, 0] @ vectors[j, 1]) / 2
     return made
 
 
-def test_coefficients_come_from_the_batches_before(lab, tiny, tmp_path):
-    plan = ConflictFree(2, "mgda", every=1)
+@pytest.mark.parametrize(
+    ("aggregator", "keep"), [("mgda", 0.0), ("constrained", 0.0), ("constrained", 1.0)]
+)
+def test_coefficients_come_from_the_batches_before(lab, tiny, tmp_path, aggregator, keep):
+    plan = ConflictFree(2, aggregator, every=1, keep=keep, metric="plain")
     watcher = ConflictCallback(every=1, plot=False)
     trainer = lab.make_trainer(
         *tiny, tmp_path, k=plan, max_steps=4, rewards=lab.length_reward, callbacks=[watcher]
@@ -45,19 +49,22 @@ def test_coefficients_come_from_the_batches_before(lab, tiny, tmp_path):
         assert row["inner_product"] == pytest.approx(float(gram[0, 1]), rel=1e-4)
         assert row["squared_norm_1"] == pytest.approx(float(gram[0, 0]), rel=1e-4)
         assert row["squared_norm_k"] == pytest.approx(float(gram[1, 1]), rel=1e-4)
-    keep = 0.5 ** (1 / 8)
+    decay = 0.5 ** (1 / 8)
     for t, step in enumerate(steps):
         rewards = step["rewards"][:, 0].double().view(2, 4)
         if t < 2:
-            lambdas = torch.tensor([0.5, 0.5]).double()  # too little is known
+            # too little is known
+            safe = [0.5, 0.5] if aggregator == "mgda" else [1.0, 0.0]
+            lambdas = torch.tensor(safe).double()
         else:
-            weights = torch.tensor([keep ** (t - 1 - i) for i in range(t)]).double()
+            weights = torch.tensor([decay ** (t - 1 - i) for i in range(t)]).double()
             past = torch.stack(grams[:t])
             share = weights / weights.sum()
             mean = torch.einsum("t,tij->ij", share, past)
             spread = torch.einsum("t,tij->ij", share, past**2) - mean**2
             error = (spread.clamp(min=0) / (1 / (share**2).sum() - 1)).sqrt()
-            lambdas = coefficients(mean, "mgda", error=error)
+            quantile = scipy.stats.t.ppf(0.9, 1 / (share**2).sum() - 1)
+            lambdas = coefficients(mean, aggregator, error=error, quantile=quantile, keep=keep)
             assert abs(float(lambdas[0]) - 0.5) > 0.01
         log = trainer.state.log_history[t]
         assert log["conflict/coefficient_1"] == pytest.approx(float(lambdas[0]), abs=1e-4)
@@ -66,6 +73,21 @@ def test_coefficients_come_from_the_batches_before(lab, tiny, tmp_path):
         )
         got = step["batch"]["advantages"].double().view(2, 4)
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_share_of_the_gain_of_pass_at_1():
+    """Coefficients under which pass@1 gains the share, to first order, of the gradients seen."""
+    gram = torch.tensor([[2.0, -0.5], [-0.5, 1.0]], dtype=torch.float64)
+    seen = RunningGram()
+    for _ in range(3):
+        seen.update(gram)
+    for keep in (0.0, 0.5, 1.0):
+        plan = ConflictFree(4, "constrained", keep=keep)
+        assert plan.weights(0) == {1: 1.0, 4: 0.0}
+        plan.observe(seen)
+        lambdas = torch.tensor(list(plan.weights(0).values())).double()
+        assert float((gram @ lambdas)[0] / lambdas[1]) == pytest.approx(2 * keep, abs=1e-6)
+        assert (f"keeping {keep:g} of the gain" in plan.describe()) == (keep > 0)
 
 
 def test_the_passes_leave_gradients_alone(lab, tiny, tmp_path):
@@ -224,9 +246,10 @@ def test_wrong_arguments(lab, tiny, tmp_path):
         ({"split": "tokens"}, "split must be"),
         ({"aggregator": "constrained", "per_prompt": True}, "takes two objectives"),
         ({"confidence": 1.5}, "confidence must"),
-        ({"metric": "adam"}, "metric must be"),
-        ({"keep": 0.5}, "belongs to 'constrained'"),
+        ({"keep": 0.5}, "keep belongs to 'constrained'"),
+        ({"keep": -1, "aggregator": "constrained"}, "from 0 to 1"),
         ({"keep": 2, "aggregator": "constrained"}, "from 0 to 1"),
+        ({"metric": "adam"}, "metric must be"),
     ):
         with pytest.raises(UserError, match=match):
             ConflictFree(**options)
@@ -244,90 +267,65 @@ def test_wrong_arguments(lab, tiny, tmp_path):
         ConflictCallback().order  # noqa: B018
 
 
-def by_hand(lab, trainer, step, k, metric):
-    """What :func:`two_groups` takes, with <D u, u'>, divided by the squared means."""
-    for p, value in zip(trainer.model.parameters(), step["theta"], strict=True):
-        p.data.copy_(value)
-    rewards = step["rewards"][:, 0].double().view(2, 4)
-    vectors = torch.zeros(2, 2, len(metric), dtype=torch.float64)
-    for a, j in enumerate((1, k)):
-        values = advantages(rewards, j)
-        for x in range(2):
-            some = torch.zeros(2, 4, dtype=torch.float64)
-            some[x] = values[x]
-            vectors[a, x] = lab.policy_gradient(
-                trainer.model, step["batch"], some.reshape(-1)
-            ).double()
-    product = torch.einsum("ad,d,bd->ab", vectors[:, 0], metric, vectors[:, 1])
-    mean = vectors.mean(1)
-    return (product + product.T) / 2 / torch.einsum("ad,d,ad->", mean, metric, mean)
-
-
-@pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
-def test_products_are_in_the_metric_of_the_optimiser(lab, tiny, tmp_path, optim):
+def test_products_in_the_metric_of_adam(lab, tiny, tmp_path):
+    """From the moments that the optimiser held at each measurement, by hand."""
     plan = ConflictFree(2, "mgda", every=1)
     trainer = lab.make_trainer(
-        *tiny, tmp_path, k=plan, max_steps=3, rewards=lab.length_reward, optim=optim,
-        adam_beta2=0.9, learning_rate=1e-3, weight_decay=0.0,
-    )  # fmt: skip
+        *tiny, tmp_path, k=plan, max_steps=4, rewards=lab.length_reward, optim="adamw_torch"
+    )
+    seen = []
+    take = plan.take
+
+    def kept(gram, metric):
+        states = trainer.optimizer.state
+        scale = length = None
+        if metric == "optimizer":
+            moments = torch.cat(
+                [(states[p]["exp_avg_sq"] / (1 - 0.999 ** float(states[p]["step"]))).flatten()
+                 for p in trainer.model.parameters()]
+            ).double()  # fmt: skip
+            scale = (moments > 0) / (moments.sqrt() + trainer.args.adam_epsilon)
+            length = (scale * moments).sum()
+        seen.append((gram.clone(), metric, scale, length))
+        take(gram, metric)
+
+    plan.take = kept
     steps = lab.seen_steps(trainer)
-    taken = []
-    inner = plan.observe
-    plan.observe = lambda gram, in_metric=None: (taken.append(in_metric), inner(gram, in_metric))
     trainer.train()
-    assert taken[0] is None  # before its first step an optimiser has no metric
-    record = json.loads((tmp_path / "passgrad.json").read_text())
-    logged = [row.get("conflict/in_metric_of_optimizer") for row in trainer.state.log_history[:3]]
-    if optim == "sgd":
-        assert taken[1:] == [None, None]
-        assert logged == [0, 0, 0]
-        return
-    assert logged == [0, 1, 1]
-    assert "AdamW" in record["metric"]
-    moment = torch.zeros_like(steps[0]["gradient"], dtype=torch.float64)
-    for t, step in enumerate(steps[:2], start=1):
-        moment = 0.9 * moment + 0.1 * step["gradient"].double() ** 2
-        metric = 1 / ((moment / (1 - 0.9**t)).sqrt() + 1e-8)
-        expected = by_hand(lab, trainer, steps[t], 2, metric)
-        torch.testing.assert_close(taken[t], expected, rtol=1e-3, atol=1e-5)
+    assert [one[1] for one in seen] == ["plain", *["optimizer"] * 3]
+    assert plan.gram.count == 3
+    for step, (gram, metric, scale, length) in zip(steps, seen, strict=True):
+        if metric == "plain":
+            torch.testing.assert_close(gram, two_groups(lab, trainer, step, 2), rtol=1e-4, atol=0)
+        else:
+            expected = two_groups(lab, trainer, step, 2, scale.sqrt()) / length
+            torch.testing.assert_close(gram, expected, rtol=1e-4, atol=1e-6)
+    assert [log["conflict/in_metric_of_optimizer"] for log in trainer.state.log_history[:4]] == [
+        0, 1, 1, 1
+    ]  # fmt: skip
+    again = ConflictFree(2, "mgda", every=1)
+    again.load_state_dict(json.loads(json.dumps(plan.state_dict())))
+    assert torch.equal(again.gram.mean, plan.gram.mean)
+    assert again.measured_in == "optimizer"
+
+
+def test_another_optimiser_is_measured_plainly_and_says_so(lab, tiny, tmp_path):
+    plan = ConflictFree(2, every=1)
+    trainer = lab.make_trainer(
+        *tiny, tmp_path, k=plan, max_steps=2, rewards=lab.length_reward, optim="adafactor"
+    )
+    with pytest.warns(UserWarning, match="plain metric: the metric of Adafactor is not known"):
+        trainer.train()
+    assert plan.measured_in == "plain"
+    assert plan.gram.count == 2
 
 
 def test_the_plain_metric_on_request(lab, tiny, tmp_path):
     plan = ConflictFree(2, "constrained", keep=0.5, metric="plain", every=1)
     trainer = lab.make_trainer(*tiny, tmp_path, k=plan, max_steps=2, optim="adamw_torch")
     trainer.train()
-    assert plan.in_metric.count == 0
+    assert plan.measured_in == "plain"
     record = trainer.record()
     assert record["metric"] == "plain"
     assert "0.5 of the gain" in record["objective"]
     assert trainer.state.log_history[0]["conflict/in_metric_of_optimizer"] == 0
-
-
-def test_keep_reaches_the_coefficients():
-    gram = RunningGram()
-    noise = torch.tensor([[1e-6, 0], [0, 1e-6]]).double()
-    for sign in (1, -1, 1, -1):
-        gram.update(torch.tensor([[1.0, -0.2], [-0.2, 1.0]]).double() + sign * noise)
-    level = ConflictFree(8, "constrained").lambdas(gram)
-    half = ConflictFree(8, "constrained", keep=0.5).lambdas(gram)
-    assert float(level[0] / level[1]) == pytest.approx(0.2, abs=1e-4)
-    assert float(half[0] / half[1]) == pytest.approx(0.7, abs=1e-4)
-
-
-def test_optimisers_without_a_known_metric():
-    from passgrad.trl.optimizer_metric import inverse_metric, metric_note
-
-    weight = torch.nn.Parameter(torch.ones(3, 2))
-    for optimizer, words in (
-        (torch.optim.Adafactor([weight]), "not known"),
-        (torch.optim.SGD([weight]), "is that of SGD"),
-        (torch.optim.NAdam([weight]), "that of NAdam"),
-    ):
-        weight.grad = torch.full_like(weight, 2.0)
-        optimizer.step()
-        assert words in metric_note(optimizer)
-        found = inverse_metric(optimizer, [weight])
-        if "NAdam" in words:
-            torch.testing.assert_close(found, torch.full((6,), 0.5))
-        else:
-            assert found is None

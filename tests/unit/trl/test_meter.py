@@ -129,13 +129,14 @@ def test_in_larger_parts():
     """Six prompts in four rounds: products of prompts in different rounds, and no others."""
     prompts = torch.tensor([0, 1, 2, 0, 1, 2])
     generator = torch.Generator().manual_seed(2)
-    rewards = (torch.rand(6, 3, generator=generator) < 0.5).double()
+    solved = (torch.rand(6, 3, generator=generator) < 0.5).double()
+    rewards = solved / 2  # prompts with rewards of 0 and 1 are taken one by one
     batch, one = batch_of(prompts, rewards), get_estimator("pkpo-loo1")
     whole = measure_gram(batch, 2, one, "prompts")
     some = measure_gram(batch, 2, one, "prompts", by_prompt=False)
     torch.testing.assert_close(whole.gradients, some.gradients)
     assert len(some.agreement) == 4
-    scores = (rewards - SOLVED[prompts][:, None])[..., None] * FEATURES[prompts][:, None]
+    scores = (solved - SOLVED[prompts][:, None])[..., None] * FEATURES[prompts][:, None]
     u = torch.stack([(one.advantages(rewards, k)[..., None] * scores).sum(1) for k in (1, 2)])
     rounds = torch.tensor([x * 4 // 6 for x in range(6)])
     for found, apart in (

@@ -90,3 +90,12 @@ def test_the_products_over_both(lab, cases, found, tmp_path):
             product = vectors[j] @ vectors[m].T
             expected[j, m] = (product.sum() - product.diagonal().sum()) / 6
     torch.testing.assert_close(ranks[0]["conflict"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("split", ["prompts", "completions"])
+def test_shares_of_parameters_give_the_products_of_whole_ones(cases, found, split):
+    alone = cases.load(SCRIPT.with_name("sharded.py")).measured(split)
+    for rank in (0, 1):
+        shared = torch.load(found / f"sharded-{rank}.pt")[split]
+        for got, wanted in zip(shared, alone, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)

@@ -73,7 +73,7 @@ def test_parts_on_several_processes(linear):
     dots = torch.zeros(4, 2, 2, dtype=torch.float64)
     for q in (2, 3):
         dots[q] = u[q] @ first.T
-    queue = [*sums, dots]
+    queue = [*sums, dots[:, None]]
     found = streamed_gram(local, score, theta, add_up=lambda values: values + queue.pop(0))
     torch.testing.assert_close(found.gram, whole.gram)
     torch.testing.assert_close(found.gradients, whole.gradients)
