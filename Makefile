@@ -99,7 +99,7 @@ adapters: env ## Check the adapters against verl and SkyRL themselves: half a mi
 	PYTHONPATH=_build/adapters $(BIN)/python -m pytest -q -p no:cacheprovider -W ignore tests/adapters
 
 study: env ## Make the records of the training study that are not stored yet (seven hours of one core)
-	OMP_NUM_THREADS=1 $(BIN)/python -m passgrad_book.experiments.study.plan
+	OMP_NUM_THREADS=1 $(BIN)/python -c "from passgrad_book.experiments.study.plan import main; main()"
 
 second: model-second ## Compute what is missing of the second real model (two hours of one core, 12 GB)
 	$(BIN)/python scripts/second_model.py $(ARGS)

@@ -98,7 +98,3 @@ def main() -> None:
     missing = [parameters for parameters in plan if not _stored(parameters)]
     _say(f"{len(plan) - len(missing)} of {len(plan)} records are stored")
     make(missing, arguments.workers)
-
-
-if __name__ == "__main__":
-    main()
