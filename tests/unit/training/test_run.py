@@ -108,6 +108,34 @@ def test_a_run_that_was_killed_gives_the_same_log(given, tmp_path, whole, step):
         pd.testing.assert_frame_equal(again, pd.read_parquet(file))
 
 
+def test_a_checkpoint_that_a_kill_cut_short_is_not_taken(given, tmp_path, whole):
+    out = tmp_path / "cut"
+    shutil.copytree(whole[0], out)
+    (out / "checkpoint-3" / "passgrad_state.json").unlink()
+    with (out / "log.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "lo')
+    train(Settings(**given), out)
+    for name in ("log.jsonl", "held_out.jsonl"):
+        assert lines(out, name) == lines(whole[0], name)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_kill_behind_the_last_step_loses_no_weights(given, tmp_path, rank):
+    from safetensors.torch import load_file
+
+    out, settings = tmp_path / "late", Settings(**given | {"rank": rank, "steps": 1})
+    record = train(settings, out)
+    [file] = (out / "model").glob("*.safetensors")
+    before = load_file(file)
+    shutil.rmtree(out / "model")
+    (out / "training.json").unlink()
+    again = train(settings, out)
+    assert again["orders"] == record["orders"]
+    after = load_file(file)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_what_can_go_on(given, tmp_path, whole, number):
     out = tmp_path / "stopped"
@@ -153,6 +181,13 @@ def test_folders_of_something_else_are_refused(given, tmp_path):
     with pytest.raises(UserError, match="is a file"):
         train(Settings(**given), other / "thesis.txt")
     assert (other / "thesis.txt").read_text() == "mine"
+
+
+def test_two_runs_cannot_write_one_folder(given, whole):
+    from passgrad.training.folder import held
+
+    with held(whole[0]), pytest.raises(UserError, match="is being written by another run"):
+        train(Settings(**given), whole[0])
 
 
 def test_its_rewards_are_read_as_a_log(whole):
