@@ -37,16 +37,19 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
             before = json.loads(file.read_text(encoding="utf-8"))["settings"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file} is damaged; name another folder (--out)") from error
-        for name in sorted({*before, *settings}):
+        # Settings with which nothing was measured yet may be mended.
+        begun = (out / HELD_OUT).is_file()
+        for name in sorted({*before, *settings}) if begun else ():
             if before.get(name) != settings.get(name):
                 raise UserError(
                     f"{out} holds a run with {name} {before.get(name)!r}, and this one has "
                     f"{settings.get(name)!r}; name another folder (--out), or take that value"
                 )
-        return
-    if out.exists() and not out.is_dir():
+        if begun or before == settings:
+            return
+    elif out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder (--out)")
-    if out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(out.iterdir()):
         raise UserError(
             f"{out} is not empty, and holds no run of passgrad train; name another folder (--out)"
         )

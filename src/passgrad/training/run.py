@@ -20,7 +20,7 @@ from trl import GRPOConfig
 from passgrad import provenance
 from passgrad.errors import UserError
 from passgrad.files import write_atomic
-from passgrad.lm.models import load_model, loaded_ends
+from passgrad.lm.models import is_adapter, load_model, loaded_ends, resolve
 from passgrad.measurement.applicable import is_task
 from passgrad.measurement.options import Drawing, Judging
 from passgrad.measurement.prompts import as_task, digest
@@ -54,6 +54,11 @@ def train(settings: Settings, out: str | Path, progress: Progress | None = None)
     """
     out, progress = Path(out), progress or Silent()
     settings.plan()  # what it refuses, before anything is read
+    if is_adapter(resolve(settings.model)):
+        raise UserError(
+            f"{settings.model} is an adapter; merge it, by "
+            f"passgrad.lm.models.save_merged({settings.model!r}, FOLDER), and train FOLDER"
+        )
     trained, held = _tasks(settings)
     digests = {
         "prompts_digest": digest(trained, settings.prompts, settings.model),

@@ -172,6 +172,14 @@ def test_prompts_that_were_changed_are_refused(given, tmp_path, whole):
         train(Settings(**changed), out)
 
 
+def test_settings_that_could_not_begin_can_be_mended(given, tmp_path):
+    out, one = tmp_path / "mended", given | {"steps": 1}
+    cannot = one | {"objective": "conflict-free", "prompts_per_step": 1, "k": 3}
+    with pytest.raises(UserError, match="does not fit into half"):
+        train(Settings(**cannot), out)
+    assert train(Settings(**one), out)["settings"]["objective"] == "mixture"
+
+
 def test_folders_of_something_else_are_refused(given, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -204,6 +212,8 @@ def test_an_adapter_is_trained_and_kept(given, tmp_path):
     record = train(Settings(**given | some), out)
     assert "pcgrad" in record["trained"]["objective"]
     assert is_adapter(out / "model")
+    with pytest.raises(UserError, match="is an adapter; merge it"):
+        train(Settings(**given | {"model": str(out / "model")}), tmp_path / "again")
     model, _ = load_model(out / "model")
     assert {name.split(".")[-4] for name, one in model.named_parameters() if one.requires_grad} == {
         "q_proj"
