@@ -17,10 +17,10 @@ def said(capsys, *arguments):
 def test_the_example_is_that_of_the_examples(root, capsys):
     status, out, _ = said(capsys, "--example")
     assert status == 0
-    assert out == (root / "examples" / "train_conventions.yml").read_text(encoding="utf-8")
+    assert out == (root / "examples" / "train_counting.yml").read_text(encoding="utf-8")
     from passgrad.training import Settings
 
-    given = read_mapping(root / "examples" / "train_conventions.yml")
+    given = read_mapping(root / "examples" / "train_counting.yml")
     assert {"model", "prompts", "out", "objective", "k", "rank"} <= given.keys()
     assert given.keys() - {"out"} <= set(Settings.__dataclass_fields__)
 
