@@ -9,12 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
 from passgrad import provenance
 from passgrad.errors import UserError
 from passgrad.files import write_atomic
-from passgrad.trl.trainers import STATE_FILE
 
 SETTINGS, RECORD = "settings.json", "training.json"
 #: a line a step, and a line a measurement of the held-out prompts
@@ -80,6 +77,10 @@ def last_checkpoint(out: Path) -> tuple[str | None, int]:
 
     The trainer of :mod:`passgrad.trl` writes its state behind everything else.
     """
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+    from passgrad.trl.trainers import STATE_FILE
+
     found: tuple[str | None, int] = None, 0
     for place in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         step = place.name.rpartition("-")[2]
