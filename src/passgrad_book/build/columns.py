@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-#: largest gap that is arithmetic: gradients of language models are float32
-TOLERANCE = 2e-4
+#: largest gap that is arithmetic: gradients of language models are float32; 2.4e-4 was the largest
+#: in a model of 630 million weights
+TOLERANCE = 3e-4
 
 _PROMPTS = {"mass", "success", "agreement"}
 _ORDERS = {"k", "inner_product"}

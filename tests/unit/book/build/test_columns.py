@@ -55,7 +55,10 @@ def test_without_norms_the_product_is_compared_with_its_terms(tables):
     assert found["inner_product"] < 1e-12
     assert "cosine" not in found
     short = short.assign(inner_product=short["inner_product"] * 1.01)
-    assert columns.gaps({"prompts": tables["prompts"], "exact": short})["inner_product"] > 2e-4
+    assert (
+        columns.gaps({"prompts": tables["prompts"], "exact": short})["inner_product"]
+        > columns.TOLERANCE
+    )
 
 
 def test_pair_names_the_tables(tables):
@@ -81,7 +84,7 @@ def test_parts_along_a_path_add_up(walk):
     for column, identity in (("part_easy", "parts"), ("cosine", "path_cosine")):
         changed = walk["orders"].copy()
         changed.loc[1, column] += 0.01
-        assert columns.along_a_path(walk | {"orders": changed})[identity] > 2e-4
+        assert columns.along_a_path(walk | {"orders": changed})[identity] > columns.TOLERANCE
 
 
 def test_the_ends_of_a_path_are_those_of_the_prompts():
@@ -126,5 +129,5 @@ def test_a_training_run_follows_from_its_prompts():
     ):
         changed = steps.copy()
         changed.loc[1, column] += 0.01
-        assert columns.along_a_training(tables | {"steps": changed})[identity] > 2e-4
+        assert columns.along_a_training(tables | {"steps": changed})[identity] > columns.TOLERANCE
     assert columns.along_a_training({"steps": steps}) == {}
