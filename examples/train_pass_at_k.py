@@ -1,8 +1,8 @@
-"""Train pass@k in TRL on a processor: sums in two conventions, with the embedded model.
+"""Train pass@k in TRL on a processor: counting, with the embedded model.
 
-python examples/train_pass_at_k.py --k 4 --steps 40
+python examples/train_pass_at_k.py --k 4 --steps 30
 
-`passgrad train examples/train_conventions.yml` does as much without a script, and is quicker on a
+`passgrad train examples/train_counting.yml` does as much without a script, and is quicker on a
 processor: it reads a prompt once for all of its completions. The script is what to change where its
 settings are not enough. It prints the seconds a step at its end.
 """
@@ -12,7 +12,7 @@ from peft import LoraConfig
 from trl import GRPOConfig
 
 import passgrad as pg
-from passgrad.tasks.conventions import conventions
+from passgrad.tasks.counting import counting
 from passgrad.trl import (
     ConflictCallback,
     ConflictFree,
@@ -25,15 +25,15 @@ from passgrad.trl import (
 
 def train(
     model: str = "smollm2-135m",
-    out: str = "runs/conventions",
+    out: str = "runs/counting",
     k: int = 4,
     n: int = 8,
-    steps: int = 40,
+    steps: int = 30,
     prompts: int = 4,
     rank: int = 8,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-4,
     conflict_free: bool = False,
-    held_out: int = 8,
+    held_out: int = 10,
     eval_every: int = 10,
 ) -> None:
     """Ascend pass@k from n completions a prompt, with so many prompts a step; MODEL may be a folder
@@ -47,7 +47,7 @@ def train(
     # fmt: off
     # recipe: begin
     network, tokenizer = pg.load_model(model)
-    task = conventions()
+    task = counting()
     end_at_stop(network, tokenizer, task)
     data = task_dataset(task).train_test_split(held_out, seed=0)
     args = GRPOConfig(

@@ -29,7 +29,7 @@ def measure(
         str | None,
         typer.Option(
             help="A file (JSON lines, JSON, CSV, parquet; prompt or messages, answer; optional id, "
-            "group), or a task: conventions, arithmetic, gsm8k, gym:NAME."
+            "group), or a task: conventions, arithmetic, counting, gsm8k, gym:NAME."
         ),
     ] = None,
     samples: Annotated[

@@ -14,6 +14,7 @@ from passgrad.errors import UserError
 from passgrad.tasks.arithmetic import arithmetic
 from passgrad.tasks.base import Prompt, Task
 from passgrad.tasks.conventions import conventions
+from passgrad.tasks.counting import counting
 from passgrad.tasks.gsm8k import gsm8k
 from passgrad.tasks.json_lines import Line, kind_of, parse
 from passgrad.tasks.repeats import Repeats
@@ -32,6 +33,7 @@ ANSWERS = ("answer", "ground_truth", "solution")
 TASKS: Mapping[str, Callable[..., Task]] = {
     "conventions": conventions,
     "arithmetic": arithmetic,
+    "counting": counting,
     "gsm8k": gsm8k,
 }
 
@@ -138,7 +140,7 @@ def render_chat(
 
 
 def task_by_name(name: str, **settings: Any) -> Task:
-    """The task called ``conventions``, ``arithmetic``, ``gsm8k`` or ``gym:NAME``.
+    """The task called ``conventions``, ``arithmetic``, ``counting``, ``gsm8k`` or ``gym:NAME``.
 
     The answers of ``gsm8k`` are judged in a process of their own, so that no answer can hold up
     anything.

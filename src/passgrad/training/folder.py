@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +34,72 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
             before = json.loads(file.read_text(encoding="utf-8"))["settings"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file} is damaged; name another folder (--out)") from error
-        for name in sorted({*before, *settings}):
+        # Settings with which nothing was measured yet may be mended.
+        begun = (out / HELD_OUT).is_file()
+        for name in sorted({*before, *settings}) if begun else ():
             if before.get(name) != settings.get(name):
                 raise UserError(
                     f"{out} holds a run with {name} {before.get(name)!r}, and this one has "
                     f"{settings.get(name)!r}; name another folder (--out), or take that value"
                 )
-        return
-    if out.exists() and not out.is_dir():
+        if begun or before == settings:
+            return
+    elif out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder (--out)")
-    if out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(out.iterdir()):
         raise UserError(
             f"{out} is not empty, and holds no run of passgrad train; name another folder (--out)"
         )
     out.mkdir(parents=True, exist_ok=True)
     content = {"settings": dict(settings), "provenance": provenance.record(seed=settings["seed"])}
     write_atomic(file, json.dumps(content, indent=2).encode())
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """The folder for this process alone; a kill lets it go.
+
+    :raises UserError: Where another process has it.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(
+            f"{out} is being written by another run; wait for it, stop it, or name another folder"
+        ) from error
+
+
+def last_checkpoint(out: Path) -> tuple[str | None, int]:
+    """The last checkpoint that is whole, and its step; what a kill left of another is taken away.
+
+    The trainer of :mod:`passgrad.trl` writes its state behind everything else.
+    """
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+    from passgrad.trl.trainers import STATE_FILE
+
+    found: tuple[str | None, int] = None, 0
+    for place in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = place.name.rpartition("-")[2]
+        if not (place / STATE_FILE).is_file():
+            shutil.rmtree(place)
+        elif step.isdecimal() and int(step) > found[1]:
+            found = str(place), int(step)
+    return found
+
+
+def replace(place: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder so that its name never stands for half of it."""
+    partial = place.with_name(f".{place.name}")
+    if partial.exists():
+        shutil.rmtree(partial)
+    write(partial)
+    if place.exists():
+        shutil.rmtree(place)
+    partial.rename(place)
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig
 
 from passgrad import provenance
 from passgrad.errors import UserError
 from passgrad.files import write_atomic
-from passgrad.lm.models import load_model, loaded_ends
+from passgrad.lm.models import is_adapter, load_model, loaded_ends, resolve
 from passgrad.measurement.applicable import is_task
 from passgrad.measurement.options import Drawing, Judging
 from passgrad.measurement.prompts import as_task, digest
@@ -54,16 +53,29 @@ def train(settings: Settings, out: str | Path, progress: Progress | None = None)
         not wait for the step.
     """
     out, progress = Path(out), progress or Silent()
-    begun = time.monotonic()
-    plan = settings.plan()
+    settings.plan()  # what it refuses, before anything is read
+    if is_adapter(resolve(settings.model)):
+        raise UserError(
+            f"{settings.model} is an adapter; merge it, by "
+            f"passgrad.lm.models.save_merged({settings.model!r}, FOLDER), and train FOLDER"
+        )
     trained, held = _tasks(settings)
     digests = {
         "prompts_digest": digest(trained, settings.prompts, settings.model),
         "held_out_digest": digest(held, list(held.prompts), settings.model),
     }
     folder.claim(out, settings.settled() | digests)
-    checkpoint = get_last_checkpoint(str(out))
-    step = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+    with folder.held(out):
+        return _train(settings, out, (trained, held), progress)
+
+
+def _train(
+    settings: Settings, out: Path, tasks: tuple[Task, Task], progress: Progress
+) -> dict[str, Any]:
+    """From the last checkpoint to the record."""
+    begun = time.monotonic()
+    trained, held = tasks
+    checkpoint, step = folder.last_checkpoint(out)
     if step > settings.steps:
         raise UserError(f"{out} holds {step} steps, and steps is {settings.steps}; give more")
     folder.cut_back(out, step)
@@ -76,8 +88,8 @@ def train(settings: Settings, out: str | Path, progress: Progress | None = None)
     watch = _Watch(settings, out, measured, progress)
     trainer = _Trainer(
         model, _reward(trained, ends), _arguments(settings, out, trained.max_new_tokens),
-        task_dataset(trained), processing_class=tokenizer, k=plan, peft_config=_adapter(settings),
-        callbacks=[watch],
+        task_dataset(trained), processing_class=tokenizer, k=settings.plan(),
+        peft_config=_adapter(settings), callbacks=[watch],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # log.jsonl has it
     watch.tokenizer = tokenizer
@@ -88,7 +100,10 @@ def train(settings: Settings, out: str | Path, progress: Progress | None = None)
             trainer.train(resume_from_checkpoint=checkpoint)
         if watch.asked_to_stop and trainer.state.global_step < settings.steps:
             raise Stopped
-        trainer.save_model(str(out / folder.MODEL))
+    elif not (out / folder.MODEL).is_dir():  # a kill came between the last step and this
+        trainer._load_from_checkpoint(checkpoint)
+    if step < settings.steps or not (out / folder.MODEL).is_dir():
+        folder.replace(out / folder.MODEL, lambda place: trainer.save_model(str(place)))
     return _finish(settings, out, trainer.record(), time.monotonic() - begun)
 
 

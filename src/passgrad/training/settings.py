@@ -101,10 +101,11 @@ class Settings:
     def _check_together(self) -> None:
         if self.k == 1 and self.objective != "pass@1":
             raise UserError(f"objective {self.objective} with k = 1; take a larger k, or pass@1")
-        if self.n < self.k + 1 or self.n < 2:
+        least = 2 if self.objective == "pass@1" else self.k + 1
+        if self.n < least:
             raise UserError(
-                f"n is {self.n} and k {self.k}; draw at least {max(self.k + 1, 2)} completions a "
-                "prompt (n), better twice k"
+                f"n is {self.n}; draw at least {least} completions a prompt for {self.objective}"
+                + (f" with k = {self.k}, better {2 * self.k}" if least > 2 else "")
             )
         if self.samples_held_out < self.k:
             raise UserError(

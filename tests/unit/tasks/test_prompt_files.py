@@ -186,7 +186,11 @@ def test_tasks_by_name(processes, write):
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [
-        ("gsm8", {}, "unknown task 'gsm8'; the tasks are conventions, arithmetic, gsm8k and gym"),
+        (
+            "gsm8",
+            {},
+            "unknown task 'gsm8'; the tasks are conventions, arithmetic, counting, gsm8k and gym",
+        ),
         ("arithmetic", {"num": 3}, "no setting 'num'; it has families, num_prompts"),
         ("gym:chainsum", {}, "no data set 'chainsum'.*chain_sum"),
         ("gym:", {}, "no data set ''"),

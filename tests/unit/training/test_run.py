@@ -108,6 +108,34 @@ def test_a_run_that_was_killed_gives_the_same_log(given, tmp_path, whole, step):
         pd.testing.assert_frame_equal(again, pd.read_parquet(file))
 
 
+def test_a_checkpoint_that_a_kill_cut_short_is_not_taken(given, tmp_path, whole):
+    out = tmp_path / "cut"
+    shutil.copytree(whole[0], out)
+    (out / "checkpoint-3" / "passgrad_state.json").unlink()
+    with (out / "log.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "lo')
+    train(Settings(**given), out)
+    for name in ("log.jsonl", "held_out.jsonl"):
+        assert lines(out, name) == lines(whole[0], name)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_kill_behind_the_last_step_loses_no_weights(given, tmp_path, rank):
+    from safetensors.torch import load_file
+
+    out, settings = tmp_path / "late", Settings(**given | {"rank": rank, "steps": 1})
+    record = train(settings, out)
+    [file] = (out / "model").glob("*.safetensors")
+    before = load_file(file)
+    shutil.rmtree(out / "model")
+    (out / "training.json").unlink()
+    again = train(settings, out)
+    assert again["orders"] == record["orders"]
+    after = load_file(file)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_what_can_go_on(given, tmp_path, whole, number):
     out = tmp_path / "stopped"
@@ -144,6 +172,14 @@ def test_prompts_that_were_changed_are_refused(given, tmp_path, whole):
         train(Settings(**changed), out)
 
 
+def test_settings_that_could_not_begin_can_be_mended(given, tmp_path):
+    out, one = tmp_path / "mended", given | {"steps": 1}
+    cannot = one | {"objective": "conflict-free", "prompts_per_step": 1, "k": 3}
+    with pytest.raises(UserError, match="does not fit into half"):
+        train(Settings(**cannot), out)
+    assert train(Settings(**one), out)["settings"]["objective"] == "mixture"
+
+
 def test_folders_of_something_else_are_refused(given, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -153,6 +189,13 @@ def test_folders_of_something_else_are_refused(given, tmp_path):
     with pytest.raises(UserError, match="is a file"):
         train(Settings(**given), other / "thesis.txt")
     assert (other / "thesis.txt").read_text() == "mine"
+
+
+def test_two_runs_cannot_write_one_folder(given, whole):
+    from passgrad.training.folder import held
+
+    with held(whole[0]), pytest.raises(UserError, match="is being written by another run"):
+        train(Settings(**given), whole[0])
 
 
 def test_its_rewards_are_read_as_a_log(whole):
@@ -169,6 +212,8 @@ def test_an_adapter_is_trained_and_kept(given, tmp_path):
     record = train(Settings(**given | some), out)
     assert "pcgrad" in record["trained"]["objective"]
     assert is_adapter(out / "model")
+    with pytest.raises(UserError, match="is an adapter; merge it"):
+        train(Settings(**given | {"model": str(out / "model")}), tmp_path / "again")
     model, _ = load_model(out / "model")
     assert {name.split(".")[-4] for name, one in model.named_parameters() if one.requires_grad} == {
         "q_proj"

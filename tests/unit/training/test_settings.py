@@ -21,7 +21,8 @@ def made(**changed):
         ({"objective": "passk"}, r"objective is 'passk'; it is one of pass@k, pass@1, mixture"),
         ({"k": 0}, "k is 0; give a whole number of at least 1"),
         ({"k": 1}, "objective mixture with k = 1; take a larger k, or pass@1"),
-        ({"n": 8}, "n is 8 and k 8; draw at least 9"),
+        ({"n": 8}, "n is 8; draw at least 9 .* for mixture with k = 8, better 16"),
+        ({"n": 1, "objective": "pass@1"}, "n is 1; draw at least 2 .* for pass@1$"),
         ({"eval_samples": 4}, "eval_samples is 4; pass@8 takes at least 8"),
         ({"share": 1.0}, "share is 1.0; it is that of pass@1 in a mixture"),
         ({"learning_rate": float("nan")}, "learning_rate is nan; give a positive number"),
@@ -37,6 +38,10 @@ def test_what_cannot_be_is_one_line(changed, match):
     with pytest.raises(UserError, match=match) as raised:
         made(**changed)
     assert "\n" not in str(raised.value)
+
+
+def test_pass_at_1_needs_two_completions_whatever_is_measured_beside_it():
+    assert made(objective="pass@1", n=2).orders == (1, 8)
 
 
 def test_objectives_are_plans():
