@@ -16,8 +16,9 @@
 # (sec-training-study)=
 # # A study of training
 #
-# **Result.** A small transformer with exact success rates was trained from samples with AdamW: twenty objectives and remedies, four kinds of prompt sets, a thousand steps. Pass@8 training took held-out pass@1 below its start wherever some prompts could hardly be solved, and nowhere else. It cost pass@1 beside pass@1 training in every kind of set, with a conflict or without.
-# A negative product of the gradients foretold the fall; a positive one did not exclude it. No remedy was shown to be better than an untuned mixture of pass@1 and pass@8 in more than one kind of set, and where nothing in a prompt tells what is asked, every step towards pass@8 was paid for.
+# **Result.** A small transformer with exact success rates was trained from samples with AdamW: twenty objectives and remedies, four kinds of prompt sets, a thousand steps. Four of the ten seeds that the protocol asks for are stored, so all of this is provisional.
+# On every start with words to be written backwards, which the checkpoint seldom writes, pass@8 training took held-out pass@1 below its start; on no start without them did it. On all sixteen starts it had less pass@1 than pass@1 training, whatever the sign of the product of the gradients. A negative product was always followed by the fall, a positive one sometimes.
+# Nothing was shown to beat pass@1 training in pass@1 at step 1,000, in any kind of set, and pass@8 training was not shown to beat it in pass@8. The mixtures and the conflict-free updates are not told from it, nor from each other, but for one or two of many intervals.
 #
 # **What you need.** The weights of pass@k ({ref}`sec-reweighting`) and the product of the two gradients ({ref}`sec-conflict`). No proof.
 #
@@ -70,7 +71,7 @@ Markdown(
 # A small transformer answers words of four letters. Its answers have four tokens, so every success rate is exact, on the prompts that it is trained on and on others that it never sees.
 # Most prompts ask for the word itself. In three of the four regimes some ask for the word backwards, which the checkpoint hardly ever writes; an eighth ask for something that no sample will ever show.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The checkpoints look like real ones: many prompts nearly never solved, some nearly always. Success rates of held-out prompts, by regime; every seed is one line.", "name": "fig-study-rates"}, "image": {"alt": "Shares of prompts by family and regime with their mean success rates at the start."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The families of a checkpoint lie far apart: common words are mostly solved, words backwards hardly ever, shifted ones never. Mean success rates of held-out prompts by family; every seed is one line.", "name": "fig-study-rates"}, "image": {"alt": "Shares of prompts by family and regime with their mean success rates at the start."}}
 families = [f"held_{name}" for name in ("common", "rare", "backwards", "shifted")]
 begin = readings[(readings["step"] == 0) & (readings["arm"] == "pass@1")]
 
@@ -107,7 +108,7 @@ figures.show(
 #
 # **Before you look:** in which of the four regimes will pass@1 fall, and will it come back within 1,000 steps?
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@8 training takes pass@1 below its start wherever some prompts can hardly be solved, and above it where all can. It comes back only in part. Pass@1 of held-out prompts, exact; thin lines are seeds, thick ones their means.", "name": "fig-study-runs"}, "image": {"alt": "Pass@1 of held-out prompts along training for four arms in four regimes."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@8 training takes pass@1 below its start in the three regimes with words backwards, for tens of steps to nearly all thousand, and not in the fourth. Pass@1 of held-out prompts, exact; thin lines are seeds, thick ones their means.", "name": "fig-study-runs"}, "image": {"alt": "Pass@1 of held-out prompts along training for four arms in four regimes."}}
 shown = {"pass@1": "pass@1", "pass@8": "pass@8", "mixture 0.5": "mixture", "annealed": "annealed"}
 curves = readings[readings["arm"].isin(shown)]
 
@@ -193,7 +194,7 @@ Markdown(
 # Whoever asks "will it hurt me" compares with the run that they would have made instead.
 # (The protocol names step 150. The runs are read at 140 and 160, so what is shown at 150 is the mean of the two.)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Beside pass@1 training, pass@8 training has less pass@1 in every regime at the start of training, with or without a conflict; later the order can turn over where pass@1 training gives a family up. Held-out pass@1 of pass@8 training less that of pass@1 training; dots are seeds, bars 95 % intervals.", "name": "fig-study-price"}, "image": {"alt": "Differences of pass@1 between pass@8 and pass@1 training at four horizons."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@8 training has less pass@1 than pass@1 training on every start at every one of these steps, with or without a conflict. Held-out pass@1 of pass@8 training less that of pass@1 training; dots are seeds, bars 95 % intervals.", "name": "fig-study-price"}, "image": {"alt": "Differences of pass@1 between pass@8 and pass@1 training at four horizons."}}
 prices = {
     step: outcomes.differences(readings, step, "held_pass@1", "pass@1")[arm] for step in horizons
 }
@@ -263,7 +264,7 @@ Markdown(
 #
 # Every checkpoint and regime is one start, with its cosine of $\nabla J_1$ and $\nabla J_8$ on the training prompts. Nothing was chosen by it.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A negative cosine foretells a dip; a positive one does not rule it out. After ten steps of pass@8 training it tells more. Each point is a start: the cosine against the deepest fall of held-out pass@1 within 150 steps. Exact.", "name": "fig-study-sign"}, "image": {"alt": "Cosine of the gradients against the deepest fall of pass@1, at the start and after ten steps."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Every start with a negative cosine dipped; so did some with a positive one, fewer of them when the cosine is read after ten steps. Each point is a start: the cosine against the deepest fall of held-out pass@1 within 150 steps. Exact.", "name": "fig-study-sign"}, "image": {"alt": "Cosine of the gradients against the deepest fall of pass@1, at the start and after ten steps."}}
 calls = outcomes.predictions(readings, arm)
 early = readings[(readings["arm"] == arm) & (readings["step"] <= outcomes.DIP_STEPS)]
 calls["fall"] = (
@@ -316,13 +317,13 @@ table = pd.DataFrame(
 Markdown(table.to_markdown(index=False))
 
 # %% [markdown]
-# The starts are four laws over the same checkpoints and not independent draws. "Always" says that the outcome comes everywhere; a predictor that does not beat it tells nothing.
+# The starts are four laws over the same checkpoints and not independent draws. "Always" says that the outcome comes everywhere; a predictor that does not beat it tells nothing. The protocol asks a predictor to be right on nine starts of ten before it is said to tell; differences of two or three starts between predictors are none.
 #
 # ## What is each remedy worth?
 #
 # Every arm beside the mixture of halves that nobody tuned.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "No remedy is better than the untuned mixture in every regime, and most are worse in one. Held-out pass@1 and pass@8 at step 1,000, less those of the mixture of halves: means with 95 % intervals over seeds.", "name": "fig-study-remedies"}, "image": {"alt": "Differences of each arm to the mixture of halves in pass@1 and pass@8, by regime."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Beside the mixture of halves, the arms that train pass@k alone lose pass@1; the others are hardly told from it. Held-out pass@1 and pass@8 at step 1,000, less those of the mixture of halves: means with 95 % intervals over seeds.", "name": "fig-study-remedies"}, "image": {"alt": "Differences of each arm to the mixture of halves in pass@1 and pass@8, by regime."}}
 beside = {k: outcomes.differences(readings, 1000, f"held_pass@{k}", against) for k in (1, 8)}
 listed = [name for name in ARMS if name != against][::-1]
 
@@ -371,7 +372,7 @@ Markdown(
 # %% [markdown]
 # ## How much of pass@1 should a mixture have?
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A wide range of shares does; both ends lose in some regime. Held-out pass@1 and pass@8 at step 1,000 less those of the mixture of halves, against the share of pass@1, from pass@8 training (0) to pass@1 training (1); 95 % intervals of the differences within seeds.", "name": "fig-study-mixtures"}, "image": {"alt": "Pass@1 and pass@8 at the end against the share of pass@1 in the mixture, by regime."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Pass@8 training alone loses pass@1; the shares from 0.2 to 1 are hardly told from each other. Held-out pass@1 and pass@8 at step 1,000 less those of the mixture of halves, against the share of pass@1, from pass@8 training (0) to pass@1 training (1); 95 % intervals of the differences within seeds.", "name": "fig-study-mixtures"}, "image": {"alt": "Pass@1 and pass@8 at the end against the share of pass@1 in the mixture, by regime."}}
 shares = {
     "pass@8": 0.0,
     "mixture 0.2": 0.2,
@@ -507,7 +508,7 @@ Markdown(
 #
 # The same checkpoints, prompts and arm in TRL's trainer, beside runs of the study's own loop that differ from each other in their draws alone.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "TRL's trainer lands among the runs of the study. Pass@1 of held-out prompts along pass@8 training in the regime negative: one panel a checkpoint, exact.", "name": "fig-study-trl"}, "image": {"alt": "Pass@1 along pass@8 training in TRL and in the study's loop, for three checkpoints."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "TRL's trainer follows the runs of the study, and ends among five of them or just below. Pass@1 of held-out prompts along pass@8 training in the regime negative: one panel a checkpoint, exact.", "name": "fig-study-trl"}, "image": {"alt": "Pass@1 along pass@8 training in TRL and in the study's loop, for three checkpoints."}}
 trl = [
     study_in_trl.result(
         regime="negative", arm="pass@8", seed=seed, learning_rate=2e-4, steps=trl_steps,
@@ -561,7 +562,15 @@ figures.show(
 # %% [markdown]
 # ## Scope
 #
-# One architecture of a hundred thousand weights, one kind of task, one optimiser. The sizes of the effects are those of this world. What carries over, if anything does, are signs and orders: that a dip follows a negative product, that the price beside pass@1 training does not need one, and that an untuned mixture is hard to beat.
+# One architecture of a hundred thousand weights, one kind of task, one optimiser. The sizes of the effects are those of this world.
+# With four seeds the intervals are wide where a family is learnt or given up by a seed: in "negative" a difference of several points between arms would not be seen.
+#
+# What was not as the protocol says, and what was looked at:
+#
+# - four of ten seeds are stored, for want of machine time, in the order of their numbers; `make study` makes the others. This text and the claims on it were written while these four came in, so they are descriptions of these seeds; the other six will test them;
+# - the runs are read at 140 and 160 and not at 150;
+# - beside the runs that the protocol names, two more arms on seed 100, and seven for 60 steps to see that they run, were looked at before it;
+# - the updates in the metric of Adam divide each measurement by its own trace; `ConflictFree` of the package now divides by what the second moments expect, which adds no noise.
 #
 # ## Exercises
 #
@@ -589,7 +598,7 @@ figures.show(
 # ```{solution-start} ex-study-horizon
 # :class: dropdown
 # ```
-# The table of the second section has the answer for the chosen arm: compare "lowest" and "steps below" of the two runs of the chapter. The weights of pass@4 at $p = 0.5$ are $0.5$ against $0.06$ of pass@8, so that prompts of middling rate still count.
+# The table of the second section has the answer for the chosen arm: compare "lowest" and "steps below" of the two runs of the chapter. The weight of pass@4 at $p = 0.5$ is $4 \cdot 0.5^3 = 0.5$ against $8 \cdot 0.5^7 \approx 0.06$ of pass@8, so that prompts of middling rate still count.
 # ```{solution-end}
 # ```
 #

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,3 +229,13 @@ def several(processes, make_tokenizer, tiny_model, tmp_path_factory):
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     return Several(folder, done.returncode, done.stderr[-4000:])
+
+
+@pytest.fixture
+def quiet():
+    """Leaves out what TRL, transformers and accelerate say about themselves."""
+    with warnings.catch_warnings():
+        for kind in (FutureWarning, DeprecationWarning):
+            warnings.simplefilter("ignore", kind)
+        warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
+        yield

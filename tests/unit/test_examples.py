@@ -6,7 +6,6 @@ import os
 import shlex
 import string
 import subprocess
-import warnings
 
 import pytest
 import yaml
@@ -15,13 +14,8 @@ CONFIGURATIONS = ("accelerate_fsdp.yaml", "accelerate_deepspeed_zero3.yaml")
 
 
 @pytest.fixture(autouse=True)
-def quiet():
-    """What TRL, transformers and accelerate say about themselves."""
-    with warnings.catch_warnings():
-        for kind in (FutureWarning, DeprecationWarning):
-            warnings.simplefilter("ignore", kind)
-        warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
-        yield
+def without_remarks(quiet):
+    """In every test here."""
 
 
 @pytest.fixture

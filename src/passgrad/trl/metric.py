@@ -46,8 +46,7 @@ def optimiser_metric(
 
     :param add_up: Adds a tensor up over processes that hold shares; None where each holds all.
     """
-    while hasattr(optimizer, "optimizer"):  # the wrappers of accelerate
-        optimizer = optimizer.optimizer
+    optimizer = _unwrapped(optimizer)
     if optimizer is None:
         return None, "there is no optimizer yet"
     name = type(optimizer).__name__
@@ -79,14 +78,20 @@ def optimiser_metric(
 
 def metric_note(optimizer: Any) -> str:
     """One line on the metric that a measurement takes, for the record of a run."""
-    while hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
+    optimizer = _unwrapped(optimizer)
     name = type(optimizer).__name__
     if type(optimizer) is torch.optim.SGD:
         return "plain, which is that of SGD"
     if type(optimizer) in _SECOND:
         return f"that of {name}; plain until its first step"
     return f"plain, since the metric of {name} is not known: it holds for steps along the gradient"
+
+
+def _unwrapped(optimizer: Any) -> Any:
+    """Without the wrappers of accelerate."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
 
 
 def _second(optimizer: Any, parameter: nn.Parameter, group: Mapping[str, Any]) -> Tensor:

@@ -232,10 +232,10 @@ class AfterSteps(Plan):
     r"""Pass@k for some steps, and then pass@k or a mixture, by the sign that was measured.
 
     A hard family whose success rate is near 0 has hardly a gradient at the start: its conflict with
-    the rest begins when training has found it, and the sign of
-    :math:`\langle \nabla J_k, \nabla J_1 \rangle` tells more after some steps than before them.
-    Once ``steps`` batches are measured the mean of their products decides, for good: pass@k where
-    it is above zero, and the mixture otherwise.
+    the rest begins when training has found it, so that the sign of
+    :math:`\langle \nabla J_k, \nabla J_1 \rangle` may tell more after some steps than before.
+    Once ``steps`` batches are measured their mean, in which later ones count more, decides for
+    good: pass@k where it is above zero, and the mixture otherwise.
 
     :param mixture: The share of pass@1 in it.
     :param steps: Batches that are measured, each of them, before the decision.

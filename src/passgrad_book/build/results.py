@@ -436,7 +436,7 @@ def obtain(
     profile = profile or os.environ.get(PROFILE_VARIABLE) or "cpu"
     parameters = _plain(key.parameters)
     asked = _asked_folder()
-    if not recompute and (known := _known(key, profile, asked)) is not None:
+    if not recompute and (known := lookup(key, profile, asked)) is not None:
         return known
     # Taken before the computation: it describes the code that runs now.
     entry = provenance.record()
@@ -476,7 +476,7 @@ def require_commit(what: str, otherwise: str) -> None:
         )
 
 
-def _known(key: Key, profile: str, asked: Path | None) -> Result | None:
+def lookup(key: Key, profile: str, asked: Path | None) -> Result | None:
     """The stored or the computed result of a key, None where there is none."""
     files = manifest()
     places = [(paths.results(), "stored"), (paths.local_results(), "computed")]

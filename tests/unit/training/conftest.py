@@ -2,19 +2,13 @@
 
 import json
 import string
-import warnings
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def quiet():
-    """What TRL and transformers say about themselves."""
-    with warnings.catch_warnings():
-        for kind in (FutureWarning, DeprecationWarning):
-            warnings.simplefilter("ignore", kind)
-        warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
-        yield
+def without_remarks(quiet):
+    """In every test here."""
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import warnings
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,8 @@ def lab():
 
 
 @pytest.fixture(autouse=True)
-def quiet():
-    """What TRL and transformers say about themselves."""
-    with warnings.catch_warnings():
-        for kind in (FutureWarning, DeprecationWarning):
-            warnings.simplefilter("ignore", kind)
-        warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
-        yield
+def without_remarks(quiet):
+    """In every test here."""
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from passgrad_book.experiments.study import outcomes
 
-#: the regimes in which some prompts can hardly be solved
+#: the regimes with words to be written backwards, which the checkpoint seldom writes
 _HARD = ("negative", "hidden", "zero")
 
 
@@ -56,9 +56,11 @@ def remedies() -> dict[str, float]:
     verdict = outcomes.verdicts(readings)
     better = verdict[verdict["better"].astype(bool)]
     regimes = [len(str(row).split(", ")) for row in better["pass@1 above"]]
+    beside = outcomes.verdicts(readings, "pass@1")
     pass_at_8 = verdict.loc["pass@8", "pass@1 below"]
     return {
         "arms": float(len(verdict)),
+        "above_pass_at_1": float((beside["pass@1 above"] != "").sum()),
         "better_in_several": float(sum(number > 1 for number in regimes)),
         "pass_at_8_below_in": float(len(str(pass_at_8).split(", "))) if pass_at_8 else 0.0,
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 from transformers import PrinterCallback, TrainerCallback
 
 from passgrad.tasks.base import Prompt, Task, exact_match
@@ -22,7 +23,7 @@ from passgrad.trl.trainers import PassKGRPOTrainer
 from passgrad_book.build.experiment import Tolerance, experiment
 from passgrad_book.experiments.small_models.character_llama import character_tokenizer
 from passgrad_book.experiments.study.arms import NUM_SAMPLES, K
-from passgrad_book.experiments.study.network import llama
+from passgrad_book.experiments.study.network import llama_of
 from passgrad_book.experiments.study.readings import level_row
 from passgrad_book.experiments.study.starts import checkpoint
 from passgrad_book.experiments.study.stored import SIZES
@@ -65,7 +66,7 @@ class _Readings(TrainerCallback):  # type: ignore[misc]
 
     def _read(self, step: int) -> None:
         if step in self.wanted:
-            theta = torch.cat([w.detach().reshape(-1) for w in self.model.parameters()])
+            theta = parameters_to_vector(self.model.parameters()).detach()
             self.rows.append({"step": step} | level_row(theta, self.sets))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -87,12 +88,7 @@ def train_in_trl(
     """One run of :class:`~passgrad.trl.PassKGRPOTrainer` from ``start``: step and levels."""
     from trl import GRPOConfig
 
-    model: Any = llama(seed)
-    offset = 0
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_(start[offset : offset + weight.numel()].view_as(weight))
-            offset += weight.numel()
+    model = llama_of(start)
     readings = _Readings(model, sets, steps)
     task = as_task(sets["train"])
     adam = torch.optim.AdamW(

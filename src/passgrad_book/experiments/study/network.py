@@ -11,11 +11,12 @@ is computed once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from passgrad_book.experiments.small_models.character_llama import character_llama
 from passgrad_book.experiments.study.words import LENGTH, NUM_TOKENS, PROMPT_LENGTH
@@ -67,7 +68,7 @@ def _angles() -> tuple[Tensor, Tensor]:
 _COS, _SIN = _angles()
 
 
-def llama(seed: int) -> object:
+def llama(seed: int) -> Any:
     """The same network as a model of transformers, with fresh weights."""
     return character_llama(
         NUM_TOKENS, hidden_size=WIDTH, intermediate_size=INNER, num_heads=HEADS,
@@ -75,10 +76,16 @@ def llama(seed: int) -> object:
     )  # fmt: skip
 
 
+def llama_of(theta: Tensor) -> Any:
+    """The model of transformers with these weights, (d,)."""
+    model = llama(0)
+    vector_to_parameters(theta.clone(), model.parameters())
+    return model
+
+
 def fresh_weights(seed: int) -> Tensor:
     """(d,) float32 weights of :func:`llama`."""
-    parameters = llama(seed).parameters()  # type: ignore[attr-defined]
-    return torch.cat([weight.detach().reshape(-1) for weight in parameters])
+    return parameters_to_vector(llama(seed).parameters()).detach()
 
 
 def _unpacked(theta: Tensor) -> tuple[Tensor, list[_Layer], Tensor]:

@@ -54,7 +54,7 @@ def _stored(parameters: dict[str, Any]) -> bool:
     from passgrad_book.experiments.study.stored import training_study
 
     key = training_study.key(parameters)
-    known = results._known(key, "cpu", None)
+    known = results.lookup(key, "cpu", None)
     return known is not None and known.origin == "stored"
 
 

@@ -7,4 +7,4 @@ _PATH = Path(__file__).parents[2] / "trl" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("passgrad_trl_fixtures", _PATH)
 _FIXTURES = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_FIXTURES)
-lab, quiet, tiny = _FIXTURES.lab, _FIXTURES.quiet, _FIXTURES.tiny
+lab, tiny, without_remarks = _FIXTURES.lab, _FIXTURES.tiny, _FIXTURES.without_remarks

@@ -151,3 +151,4 @@ def test_the_study_is_read_as_its_protocol_says(monkeypatch):
     assert calls["gain_after_ten_steps"] == 3
     # at step 1000 pass@8 training is above the mixture in "positive" and below in the others
     assert study.remedies()["pass_at_8_below_in"] == 3
+    assert study.remedies()["above_pass_at_1"] == 1

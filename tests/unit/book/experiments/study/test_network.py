@@ -7,7 +7,7 @@ from passgrad_book.experiments.study.network import (
     completion_logprobs,
     draw,
     fresh_weights,
-    llama,
+    llama_of,
 )
 from passgrad_book.experiments.study.words import PROMPT_LENGTH, prompt_sets
 
@@ -24,13 +24,9 @@ def theta():
 
 
 def test_it_is_the_llama_of_transformers(theta, words):
-    model = llama(0)
-    offset = 0
+    model = llama_of(theta)
+    assert sum(weight.numel() for weight in model.parameters()) == NUM_WEIGHTS
     with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_(theta[offset : offset + weight.numel()].view_as(weight))
-            offset += weight.numel()
-        assert offset == NUM_WEIGHTS
         logits = model(torch.cat([words.prompts, words.answers], 1)).logits
     logprobs = logits[:, PROMPT_LENGTH - 1 : -1].log_softmax(-1)
     plain = logprobs.gather(2, words.answers[:, :, None]).sum((1, 2))
@@ -59,12 +55,8 @@ def test_the_tree_has_the_log_probabilities_and_gradients_of_whole_rows(theta, w
 def test_what_is_drawn_follows_the_probabilities(theta, words):
     # The chance of the first token of each prompt, against its share of many draws.
     tokens = draw(theta, words.prompts, 4000, torch.Generator().manual_seed(1))
-    model = llama(0)
-    offset = 0
+    model = llama_of(theta)
     with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_(theta[offset : offset + weight.numel()].view_as(weight))
-            offset += weight.numel()
         chances = model(words.prompts).logits[:, -1].softmax(-1)
         last = model(torch.cat([words.prompts[:1], tokens[0, :1, :3]], 1)).logits[0, -1]
     shares = torch.nn.functional.one_hot(tokens[:, :, 0], chances.shape[1]).double().mean(1)
