@@ -200,6 +200,27 @@ def test_held_out_prompts_have_pass_at_k_with_intervals(lab, tiny, tmp_path):
     assert trainer.state.best_metric == pytest.approx(logged[0]["eval_pass@3"])
 
 
+def test_prompts_that_fill_the_last_batch_do_not_count_twice(lab, tiny, tmp_path):
+    trainer = lab.make_trainer(
+        *tiny, tmp_path, k=2, eval_dataset=lab.make_dataset(6), num_generations_eval=4,
+        per_device_eval_batch_size=8, seed=2,
+    )  # fmt: skip
+    inner, own = trainer._generate_and_score_completions, []
+
+    def filled(inputs):
+        """As with two processes, which see prompts again behind the last ones."""
+        output = inner(inputs)
+        own.append(trainer._held_out[-1])
+        if len(own) == 3:
+            trainer._held_out.append(torch.ones(2, 4, dtype=torch.float64))
+        return output
+
+    trainer._generate_and_score_completions = filled
+    found = trainer.evaluate()
+    assert found["eval_pass@1"] == pytest.approx(float(torch.cat(own).mean()))
+    assert found["eval_pass@1"] < 1
+
+
 def test_metrics_of_graded_and_missing_rewards():
     from passgrad.trl.evaluation import held_out_metrics
 

@@ -120,7 +120,7 @@ def test_the_study_is_read_as_its_protocol_says(monkeypatch):
     from passgrad_book.experiments.checks import study
     from passgrad_book.experiments.study import outcomes
 
-    levels = {"pass@1": (0.5, 0.6, 0.7), "pass@8": (0.5, 0.4, 0.6), "mixture 0.5": (0.5, 0.6, 0.7)}
+    levels = {"pass@1": (0.5, 0.6, 0.7), "pass@8": (0.5, 0.4, 0.6), "mixture 0.5": (0.5, 0.6, 0.72)}
     rows = [
         {
             "regime": regime,
@@ -151,4 +151,5 @@ def test_the_study_is_read_as_its_protocol_says(monkeypatch):
     assert calls["gain_after_ten_steps"] == 3
     # at step 1000 pass@8 training is above the mixture in "positive" and below in the others
     assert study.remedies()["pass_at_8_below_in"] == 3
-    assert study.remedies()["above_pass_at_1"] == 1
+    # pass@8 training in "positive", and the mixture everywhere
+    assert study.remedies()["above_pass_at_1"] == 2

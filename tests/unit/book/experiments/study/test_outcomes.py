@@ -12,6 +12,7 @@ LEVELS = {
     "pass@8": ((50, 49, 40, 45, 65), (80, 85, 90, 90, 90)),
     "mixture 0.5": ((50, 51, 55, 60, 80), (80, 82, 85, 88, 90)),
     "better": ((50, 51, 55, 60, 84), (80, 82, 85, 88, 91)),
+    "greedy": ((50, 51, 55, 60, 86), (80, 80, 80, 80, 80)),
 }
 
 
@@ -56,6 +57,9 @@ def test_differences_are_within_a_seed(readings):
     price = outcomes.differences(readings, 1000, "held_pass@1", "pass@1")
     assert price.loc[("negative", 0), "pass@8"] == pytest.approx(-0.05)
     assert (price["pass@1"] == 0).all()
+    # "better" has another level on every seed, and each seed is compared with its own
+    behind = outcomes.differences(readings, 1000, "held_pass@1", "better")
+    assert behind.loc[("negative", 3), "pass@8"] == pytest.approx(0.65 - 0.846)
     gain = outcomes.differences(readings, 1000, "held_pass@1", "start")
     assert gain.loc[("negative", 2), "better"] == pytest.approx(0.34 + 0.004)
     table = outcomes.intervals(gain)
@@ -87,7 +91,9 @@ def test_predictors_are_judged_by_what_came(readings):
 
 def test_verdicts_want_a_gain_and_no_loss(readings):
     verdict = outcomes.verdicts(readings)
-    assert verdict["better"].to_dict() == {"better": True, "pass@1": False, "pass@8": False}
+    # "greedy" has more pass@1 and less pass@8
+    expected = {"better": True, "greedy": False, "pass@1": False, "pass@8": False}
+    assert verdict["better"].to_dict() == expected
     assert verdict.loc["pass@1", "pass@1 below"] == "negative, positive"
     assert verdict.loc["pass@1", "pass@8 below"] == "negative, positive"
 

@@ -122,6 +122,9 @@ def test_the_reverse_hazard_by_hand():
     assert not given[2:].any()
     # The next batch is weighed by the law of the batches before it: no share of 1/2 was seen.
     assert not rule(torch.tensor([[1.0, 1, 0, 0]]).double(), 0).any()
+    # By now shares of 1/4, 1/2 and 3/4 were seen, once each in two batches: f / F at 3/4 is 1/3.
+    third = rule(torch.tensor([[1.0, 1, 1, 0]]).double(), 0)
+    torch.testing.assert_close(third[0], torch.tensor([0.25] * 3 + [-0.75]).double() / 12)
 
 
 def test_a_surgeon_keeps_half_of_the_gain_by_its_measurements():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from passgrad_book.experiments.study import words as words_module
 from passgrad_book.experiments.study.words import (
     FAMILIES,
     NUM_LETTERS,
@@ -39,6 +40,14 @@ def test_no_word_is_in_two_sets_and_answers_follow_the_rules(regime):
                 assert answer != word
             else:
                 assert answer == word
+
+
+def test_words_differ_where_few_are_left(monkeypatch):
+    # Four common letters: 256 words, 16 of them the same backwards.
+    monkeypatch.setattr(words_module, "NUM_LETTERS", 12)
+    sets = prompt_sets("positive", {"train": 110, "held": 110}, seed=0)
+    words = [tuple(word) for part in sets.values() for word in part.prompts[:, 1:5].tolist()]
+    assert len(set(words)) == 220
 
 
 def test_seeds_and_regimes_draw_other_words():
